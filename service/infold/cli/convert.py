@@ -1,0 +1,57 @@
+"""`infold convert`: fold a trained model, prove it, write it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infold.cli.options import Json, Quiet, Samples, Shapes, sampling
+from infold.cli.tables import fold_table
+
+__all__ = ["command"]
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="The trained model: an ONNX file.")],
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="[DEST.onnx]", help="Where the folded model goes.")
+    ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the next version into this model repository instead."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the repository.")] = None,
+    samples: Samples = None,
+    shape: Shapes = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any norm stayed.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the proof.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Fold batch normalization into its neighbours, prove the result equal, write it.
+
+    Beside DEST.onnx goes DEST.fold-report.json. A failed proof writes nothing.
+    """
+    from infold.convert import convert, convert_to_repository, verdict  # noqa: PLC0415
+
+    taken = sampling(samples, shape)
+    if repository is not None:
+        if destination is not None or name is None:
+            raise typer.BadParameter("takes --name and no DEST.onnx", param_hint="--repository")
+        done = convert_to_repository(source, repository, name, taken, prove_it=not no_verify)
+    else:
+        if destination is None or name is not None:
+            what = "--name goes with --repository" if name is not None else "missing; or give --repository"
+            raise typer.BadParameter(what, param_hint="DEST.onnx")
+        done = convert(source, destination, taken, prove_it=not no_verify)
+    if as_json:
+        print(json.dumps(done.json, indent=2))
+    elif not quiet:
+        for line in (fold_table(done.report), verdict(done.report, done.proof), f"wrote {done.destination}"):
+            if line:
+                print(line)
+    if strict and done.report.kept:
+        raise typer.Exit(1)

@@ -1,0 +1,62 @@
+"""`infold`: the verbs, and the one table from errors to exit codes.
+
+0 done; 1 refused or failed; 2 the call itself makes no sense.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from infold import __version__
+from infold.cli import convert, inspect, serve, verify
+from infold.errors import ConfigError, InfoldError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="infold",
+    help="Fold a trained network's batch normalization, prove it, serve it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("convert")(convert.command)
+app.command("inspect")(inspect.command)
+app.command("verify")(verify.command)
+app.command("serve")(serve.command)
+
+USAGE_ERRORS = (ConfigError,)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"infold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app()
+    except InfoldError as failure:
+        print(f"infold: {failure}", file=sys.stderr)
+        sys.exit(2 if isinstance(failure, USAGE_ERRORS) else 1)
+    except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

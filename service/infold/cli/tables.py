@@ -1,0 +1,88 @@
+"""Plain aligned text: what the terminal shows of norms and proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infold.convert import NormView, Proof
+    from infold.fold import FoldReport
+
+__all__ = ["fold_table", "inspect_table", "proof_table"]
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell, two spaces apart."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def fold_table(report: FoldReport) -> str:
+    """Each norm: folded into what, or kept and why."""
+    rows = [
+        [d.site, d.outcome.value, d.why, d.at or "-", ", ".join(d.across) or "-"] for d in report.norms
+    ]
+    return aligned(["site", "outcome", "into / why", "at", "across"], rows) if rows else ""
+
+
+def proof_table(proof: Proof) -> str:
+    """Each compared value: measured error beside the bound it had to keep."""
+    rows = []
+    for kind, name, found in [
+        *(("site", site.site, site.comparison) for site in proof.sites),
+        *(("output", each.name, each) for each in proof.outputs),
+    ]:
+        rows.append(
+            [
+                kind,
+                name,
+                f"{found.max_abs:.2e}",
+                f"{found.bound:.2e}",
+                f"{found.relative:.1e}",
+                "-" if found.cosine is None else f"{found.cosine:.9f}",
+                "-" if found.argmax_agreement is None else f"{found.argmax_agreement:.0%}",
+                "ok" if found.passed else "OFF",
+            ]
+        )
+    header = ["value", "name", "max abs", "allowed", "relative", "cosine", "same class", ""]
+    return aligned(header, rows)
+
+
+def inspect_table(views: Sequence[NormView]) -> str:
+    """Every norm's parameters and effect, then the warnings."""
+    rows = []
+    for view in views:
+        facts = view.json()
+        lost = "not recoverable" if view.decision.affine is not None else "-"
+        rows.append(
+            [
+                facts["name"],
+                facts["spelling"],
+                "-" if facts["channels"] is None else str(facts["channels"]),
+                lost if facts["epsilon"] is None else f"{facts['epsilon']:g}",
+                *(
+                    _range(facts[key], lost)
+                    for key in ("gamma", "beta", "moving_mean", "moving_variance")
+                ),
+                _range(facts["scale"], "-"),
+                _range(facts["shift"], "-"),
+                "yes" if facts["would_fold"] else "no",
+                facts["into_or_why"],
+                facts["at"] or "-",
+            ]
+        )
+    header = "norm,spelling,channels,epsilon,gamma,beta,moving mean,moving variance,scale,shift"
+    table = aligned([*header.split(","), "folds", "into / why", "at"], rows)
+    notes = [f"warning: {view.decision.site}: {note}" for view in views for note in view.warnings]
+    return "\n".join([table, *notes])
+
+
+def _range(pair: list[float | str] | None, otherwise: str) -> str:
+    if pair is None:
+        return otherwise
+    low, high = (each if isinstance(each, str) else f"{each:.4g}" for each in pair)
+    return f"{low} .. {high}"

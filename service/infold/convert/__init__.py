@@ -1,0 +1,24 @@
+"""Trained model in, folded and proven ONNX out."""
+
+from infold.convert.fold_report import verdict
+from infold.convert.inspect import NormView, inspect
+from infold.convert.pipeline import (
+    Conversion,
+    Sampling,
+    convert,
+    convert_to_repository,
+    verify,
+)
+from infold.convert.verify import Proof
+
+__all__ = [
+    "Conversion",
+    "NormView",
+    "Proof",
+    "Sampling",
+    "convert",
+    "convert_to_repository",
+    "inspect",
+    "verdict",
+    "verify",
+]

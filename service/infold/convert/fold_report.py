@@ -1,0 +1,123 @@
+"""The fold report as JSON: an interface, versioned, with digests of what went in and came out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import onnx
+
+from infold import __version__
+from infold.convert.verify import Comparison, Proof
+from infold.fold import Decision, FoldReport
+from infold.runtime import versions
+
+__all__ = ["SCHEMA_VERSION", "report_json", "verdict"]
+
+SCHEMA_VERSION = 1
+
+
+def verdict(report: FoldReport, proof: Proof | None) -> str:
+    """The last line of the table: what was folded, and how sure that is."""
+    norms, folded = len(report.norms), len(report.folded)
+    if not norms:
+        counted = "no norms found"
+    else:
+        counted = f"{folded} of {norms} folded, {len(report.kept)} kept"
+    if proof is None:
+        return f"{counted}; not verified"
+    what = "verified" if proof.passed else "FAILED"
+    return f"{counted}; {what} on {proof.rows} samples, max relative error {proof.worst_relative:.1e}"
+
+
+def report_json(
+    report: FoldReport,
+    proof: Proof | None,
+    *,
+    source: dict[str, Any],
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything a machine may want to know of one conversion.
+
+    Args:
+        report: The decisions.
+        proof: The proof, or None where it was skipped.
+        source, result: `path` and `sha256` of the two files.
+    """
+    proven = {each.site: each for each in proof.sites} if proof else {}
+    sites = []
+    for decision in report.decisions:
+        entry = _decision_json(decision)
+        site = proven.get(decision.site)
+        entry["proof"] = (
+            {"value": site.comparison.name, "fan_in": site.fan_in, **_comparison_json(site.comparison)}
+            if site
+            else None
+        )
+        sites.append(entry)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "infold": __version__,
+        "versions": {**versions(), "onnx": onnx.__version__},
+        "source": source,
+        "result": result,
+        "verdict": verdict(report, proof),
+        "norms": len(report.norms),
+        "folded": len(report.folded),
+        "kept": len(report.kept),
+        "nodes_before": report.nodes_before,
+        "nodes_after": report.nodes_after,
+        "sites": sites,
+        "proof": _proof_json(proof),
+    }
+
+
+def _proof_json(proof: Proof | None) -> dict[str, Any]:
+    if proof is None:
+        return {"verified": False, "why": "skipped by --no-verify"}
+    return {
+        "verified": proof.passed,
+        "oracle": proof.oracle,
+        "samples": proof.rows,
+        "outputs": [{"value": each.name, **_comparison_json(each)} for each in proof.outputs],
+        "not_observable": list(proof.unseen),
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    facts = asdict(comparison)
+    facts.pop("name")
+    return {"passed": comparison.passed, **{key: _number(value) for key, value in facts.items()}}
+
+
+def _number(value: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    affine = decision.affine
+    return {
+        "site": decision.site,
+        "spelling": decision.spelling,
+        "is_norm": decision.is_norm,
+        "outcome": decision.outcome.value,
+        "rule": decision.rule or None,
+        "into": decision.into or None,
+        "into_op": decision.into_op or None,
+        "across": list(decision.across),
+        "copied": list(decision.copied),
+        "refusals": [
+            {"rule": r.rule, "reason": r.reason.value, "at": r.at, "detail": r.detail}
+            for r in decision.refusals
+        ],
+        "channels": affine.channels if affine else None,
+        "scale": _range(affine.scale) if affine else None,
+        "shift": _range(affine.shift) if affine else None,
+    }
+
+
+def _range(numbers: np.ndarray[Any, Any]) -> list[float]:
+    return [float(numbers.min()), float(numbers.max())]

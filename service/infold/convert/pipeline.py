@@ -1,0 +1,299 @@
+"""From a trained model on disk to a folded one: load, fold, prove, save, report.
+
+Results are built in a folder of their own beside the destination and moved into
+place only once they are proven. A failure at any point leaves the destination as
+it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from infold import __version__
+from infold.convert.fold_report import report_json, verdict
+from infold.convert.frontends import onnx as onnx_frontend
+from infold.convert.frontends.onnx import Source
+from infold.convert.samples import draw_samples, load_samples, signature_of
+from infold.convert.verify import Model, Proof, prove
+from infold.errors import ProofError, TargetError
+from infold.fold import FoldReport, fold_batch_norms
+from infold.tensors import MODEL_NAME, Array, Tensors
+
+__all__ = ["Conversion", "Sampling", "convert", "convert_to_repository", "fold_source", "verify"]
+
+# A protobuf ends at 2 GB; above this, weights go to a file of their own.
+INLINE_LIMIT_BYTES = 1_500_000_000
+GOLDEN_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What to prove on.
+
+    Attributes:
+        file: The user's own samples; None draws some.
+        shapes: Full shapes for drawn samples, by input name.
+    """
+
+    file: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def take(self, model: onnx.ModelProto) -> Tensors:
+        """Samples for a model."""
+        signature = signature_of(model)
+        if self.file is not None:
+            return load_samples(self.file, signature)
+        return draw_samples(signature, self.shapes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conversion:
+    """A finished conversion.
+
+    Attributes:
+        destination: The folded model.
+        report: What became of each norm.
+        proof: None where it was skipped.
+        json: The report as written beside the model.
+    """
+
+    destination: Path
+    report: FoldReport
+    proof: Proof | None
+    json: dict[str, Any]
+
+
+def fold_source(source: Source) -> tuple[ir.Model, ir.Model, FoldReport]:
+    """The source for reading, its folded clone, and the report."""
+    unfolded = source.ir()
+    folded, report = fold_batch_norms(unfolded)
+    return unfolded, folded, report
+
+
+def convert(
+    source: Path, destination: Path, sampling: Sampling | None = None, *, prove_it: bool = True
+) -> Conversion:
+    """Fold a model, prove the result and write it with its report.
+
+    Args:
+        source: An ONNX file.
+        destination: Where the folded ONNX goes; the report goes beside it as
+            `<stem>.fold-report.json`. What is there is replaced.
+        sampling: What to prove on.
+        prove_it: False skips the proof; the report says so.
+
+    Raises:
+        SourceError, TargetError, SamplesError: As named.
+        ProofError: Folded and unfolded differ; the destination is as it was.
+    """
+    _require_writable(source, destination)
+    with _staging(destination.parent) as stage:
+        conversion = _build(source, stage, destination, sampling or Sampling(), prove_it)
+        for made in sorted(stage.iterdir(), key=lambda path: path.name == destination.name):
+            os.replace(made, destination.parent / made.name)  # the model last
+    return conversion
+
+
+def convert_to_repository(
+    source: Path,
+    repository: Path,
+    name: str,
+    sampling: Sampling | None = None,
+    *,
+    prove_it: bool = True,
+) -> Conversion:
+    """Fold a model and add it to a model repository as the next version of `name`.
+
+    The version's folder holds `model.onnx`, `model.fold-report.json` and `golden.npz`
+    (arrays `in.<input>` and `out.<output>`: what the unfolded model answers). It appears
+    by one rename, so a server never sees half of it.
+
+    Raises:
+        As `convert`.
+    """
+    if not MODEL_NAME.fullmatch(name):
+        raise TargetError(repository / name, "a model name is letters, digits, '.', '_' and '-', not hidden")
+    parent = repository / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise TargetError(parent, failure.strerror or str(failure)) from failure
+    with _staging(parent) as stage:
+        version = stage / "version"
+        version.mkdir()
+        number = 1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+        final = parent / str(number) / "model.onnx"
+        conversion = _build(source, version, final, sampling or Sampling(), prove_it, golden=True)
+        while True:
+            try:
+                version.chmod(0o755)
+                os.rename(version, parent / str(number))
+                break
+            except OSError as failure:
+                if not (parent / str(number)).exists():
+                    raise TargetError(parent / str(number), failure.strerror or "cannot write") from failure
+                number += 1  # somebody else just took this number
+    written = parent / str(number) / "model.onnx"
+    return Conversion(written, conversion.report, conversion.proof, conversion.json)
+
+
+def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tuple[FoldReport, Proof]:
+    """Prove two files equal.
+
+    Returns:
+        What our own folding says of the norms in `unfolded`, and the proof; sites whose
+        values `folded` still has under the same name are compared one by one.
+
+    Raises:
+        SourceError, SamplesError, ProofError: As named.
+    """
+    left, right = onnx_frontend.load(unfolded), onnx_frontend.load(folded)
+    _require_same_interface(left.proto, right.proto)
+    model, _, report = fold_source(left)
+    proof = prove(
+        Model("unfolded", model, left.proto, left.folder),
+        Model("folded", right.ir(), right.proto, right.folder),
+        report.folded,
+        (sampling or Sampling()).take(left.proto),
+    )
+    return report, proof
+
+
+def _require_same_interface(left: onnx.ModelProto, right: onnx.ModelProto) -> None:
+    a, b = signature_of(left), signature_of(right)
+    for what, ours, theirs in (("inputs", a.inputs, b.inputs), ("outputs", a.outputs, b.outputs)):
+        mine, yours = ([(s.name, str(s.dtype)) for s in side] for side in (ours, theirs))
+        if mine != yours:
+            raise ProofError(f"the {what} differ: {mine} unfolded, {yours} folded")
+
+
+def _require_writable(source: Path, destination: Path) -> None:
+    if destination.is_dir():
+        raise TargetError(destination, "is a folder; name the file to write, ending in .onnx")
+    if destination.suffix != ".onnx":
+        raise TargetError(destination, "must end in .onnx")
+    if not destination.parent.is_dir():
+        raise TargetError(destination, f"there is no folder '{destination.parent}'")
+    if destination.exists() and source.exists() and destination.samefile(source):
+        raise TargetError(destination, "is the source itself; infold never overwrites a source")
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """A hidden folder on the destination's own file system, gone afterwards."""
+    try:
+        stage = Path(mkdtemp(prefix=".infold-", dir=parent))
+    except OSError as failure:
+        raise TargetError(parent, f"cannot write here: {failure.strerror}") from failure
+    try:
+        yield stage
+    except OSError as failure:
+        raise TargetError(parent, failure.strerror or str(failure)) from failure
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _build(
+    path: Path, stage: Path, final: Path, sampling: Sampling, prove_it: bool, *, golden: bool = False
+) -> Conversion:
+    """Build everything inside `stage`, under its final names."""
+    source = onnx_frontend.load(path)
+    unfolded, folded, report = fold_source(source)
+    target = stage / final.name
+    proto = _save(source, folded, report, target, prove_it)
+    proof = None
+    if prove_it:
+        proof = prove(
+            Model("unfolded", unfolded, source.proto, source.folder),
+            Model("folded", folded, proto, stage),
+            report.folded,
+            sampling.take(source.proto),
+        )
+        if not proof.passed:
+            raise ProofError(proof.failure(), proof.first_off.site if proof.first_off else None)
+        if golden:
+            _write_golden(stage / "golden.npz", source.proto, proof)
+    facts = report_json(
+        report,
+        proof,
+        source={"path": path.name, "sha256": source.sha256},
+        result={"path": final.name, "sha256": _digest(target)},
+    )
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
+    return Conversion(final, report, proof, facts)
+
+
+def _save(
+    source: Source, folded: ir.Model, report: FoldReport, target: Path, prove_it: bool
+) -> onnx.ModelProto:
+    """Write the folded model, and return it with external data still outside."""
+    _forget_inferred_shapes(folded, source.proto)
+    folded.metadata_props["infold.version"] = __version__
+    folded.metadata_props["infold.source_sha256"] = source.sha256
+    proven = "proven equal" if prove_it else "not verified"
+    folded.metadata_props["infold.verdict"] = f"{verdict(report, None).split(';')[0]}; {proven}"
+    folded.producer_name = folded.producer_name or "infold"
+    size = sum(value.const_value.nbytes for value in _initializers(folded) if value.const_value)
+    if size > INLINE_LIMIT_BYTES:
+        ir.save(folded, target, external_data=f"{target.name}.data")
+        proto = onnx.load(str(target), load_external_data=False)
+    else:
+        ir.external_data.load_to_model(folded)
+        proto = ir.to_proto(folded)
+    _restore_interface(proto, source.proto)
+    target.write_bytes(proto.SerializeToString(deterministic=True))
+    return proto
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def _forget_inferred_shapes(folded: ir.Model, source: onnx.ModelProto) -> None:
+    """Shapes were inferred to help folding; only those the source stated are written."""
+    stated = {value.name for value in source.graph.value_info}
+    for node in folded.graph:
+        for output in node.outputs:
+            if output.name not in stated and not output.is_graph_output():
+                output.type = None
+                output.shape = None
+
+
+def _restore_interface(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Graph inputs and outputs exactly as they were, symbols included."""
+    for ours, theirs in ((proto.graph.input, source.graph.input), (proto.graph.output, source.graph.output)):
+        del ours[:]
+        ours.extend(theirs)
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    for part in (path, path.with_name(f"{path.name}.data")):
+        if part.exists():
+            with part.open("rb") as content:
+                for block in iter(lambda: content.read(2**22), b""):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:
+    """What the unfolded model answers to a few rows, for the server to check itself against."""
+    rows = GOLDEN_ROWS if signature_of(source).is_batched else None
+    arrays: dict[str, Array] = {f"in.{name}": array for name, array in proof.samples.items()}
+    arrays |= {f"out.{name}": array for name, array in proof.results.items()}
+    np.savez_compressed(path, **{name: array[:rows] if rows else array for name, array in arrays.items()})

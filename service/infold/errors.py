@@ -1,0 +1,225 @@
+"""Every error infold raises on purpose.
+
+Errors carry facts as attributes and build their message from them. They know
+no status codes and no exit codes: those tables live at the edges
+(`rest/problems.py`, `cli/main.py`).
+
+InfoldError
+├── SourceError            a model file that cannot be read or is no usable model
+├── TargetError            a place that cannot be written
+├── SamplesError           sample inputs that do not fit the model
+├── ProofError             folded and unfolded do not agree
+├── ConfigError            a setting, a flag or a model.toml that makes no sense
+├── RepositoryError        a model repository that cannot be listed
+├── RuntimeMissingError    no onnxruntime is installed
+├── DeviceError            the device that was asked for is not to be had
+├── SessionError           onnxruntime would not load or run a graph
+│   ├── NoKernelError      ... because it has no implementation of an operator
+│   └── RuntimeCrashError  ... because the process it ran in died
+└── RequestError           what a caller can get wrong, or meet
+    ├── InvalidInputError      the tensors do not fit the model
+    ├── MalformedBodyError     the body is no request
+    ├── BodyTooLargeError      the body is above the limit
+    ├── UnsupportedMediaError  a content type or encoding that is not served
+    ├── ModelNotFoundError     no such model or version
+    ├── ModelNotReadyError     there is one, but it cannot answer now
+    ├── QueueFullError         the model's queue is at its capacity
+    └── DeadlineExceededError  the answer would come, or came, too late
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+__all__ = [
+    "BodyTooLargeError",
+    "ConfigError",
+    "DeadlineExceededError",
+    "DeviceError",
+    "InfoldError",
+    "InvalidInputError",
+    "MalformedBodyError",
+    "ModelNotFoundError",
+    "ModelNotReadyError",
+    "NoKernelError",
+    "ProofError",
+    "QueueFullError",
+    "RepositoryError",
+    "RequestError",
+    "RuntimeCrashError",
+    "RuntimeMissingError",
+    "SamplesError",
+    "SessionError",
+    "SourceError",
+    "TargetError",
+    "UnsupportedMediaError",
+]
+
+Path = str | PathLike[str]
+
+
+class InfoldError(Exception):
+    """Root of everything infold raises on purpose; `str()` of it is one clear line."""
+
+
+class SourceError(InfoldError):
+    """A model file cannot be read, or is no model that infold can work with."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(f"{path}: {detail}")
+
+
+class TargetError(InfoldError):
+    """A result cannot be written where it was asked for."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(f"{path}: {detail}")
+
+
+class SamplesError(InfoldError):
+    """Sample inputs do not fit the model they are meant for."""
+
+
+class ProofError(InfoldError):
+    """Folded and unfolded differ by more than rounding explains, or could not be compared.
+
+    Attributes:
+        site: Name of the first value that is off, or None where no run came that far.
+    """
+
+    def __init__(self, detail: str, site: str | None = None) -> None:
+        self.detail = detail
+        self.site = site
+        super().__init__(detail)
+
+
+class ConfigError(InfoldError):
+    """A setting makes no sense; the message names where it stands."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        self.place = place
+        self.detail = detail
+        super().__init__(f"{place}: {detail}")
+
+
+class RepositoryError(InfoldError):
+    """A model repository cannot be listed."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(f"{path}: {detail}")
+
+
+class RuntimeMissingError(InfoldError):
+    """Neither onnxruntime nor onnxruntime-gpu is installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "onnxruntime is not installed: pip install 'infold[cpu]', "
+            "or 'infold[gpu]' on a machine with an NVIDIA GPU (never both)"
+        )
+
+
+class DeviceError(InfoldError):
+    """The device that was asked for is not to be had; infold never takes another silently."""
+
+    def __init__(self, device: str, detail: str) -> None:
+        self.device = device
+        self.detail = detail
+        super().__init__(f"device {device}: {detail}")
+
+
+class SessionError(InfoldError):
+    """onnxruntime would not load or run a graph."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        self.model = model
+        self.detail = detail
+        super().__init__(f"{model}: {detail}")
+
+
+class NoKernelError(SessionError):
+    """onnxruntime implements an operator of the graph not at all, or not in this type."""
+
+
+class RuntimeCrashError(SessionError):
+    """The process in which onnxruntime ran died, or took too long."""
+
+
+class RequestError(InfoldError):
+    """Anything that a caller of the service can get wrong, or meet through no fault of theirs."""
+
+
+class InvalidInputError(RequestError):
+    """The tensors of a request do not fit the model's signature.
+
+    Attributes:
+        place: Where in the request, in the wire's own words (`inputs[0].data[7]`).
+    """
+
+    def __init__(self, place: str, detail: str) -> None:
+        self.place = place
+        self.detail = detail
+        super().__init__(f"{place}: {detail}")
+
+
+class MalformedBodyError(RequestError):
+    """The body is no request of this protocol."""
+
+
+class BodyTooLargeError(RequestError):
+    """The body is above the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"the request body exceeds the maximum allowed {limit_bytes} bytes")
+
+
+class UnsupportedMediaError(RequestError):
+    """The body comes in a type or an encoding that is not served."""
+
+
+class ModelNotFoundError(RequestError):
+    """There is no such model, or no such version of it."""
+
+    def __init__(self, model: str, version: str | int | None = None) -> None:
+        self.model = model
+        self.version = version
+        what = f"'{model}'" if version is None else f"'{model}' version {version}"
+        super().__init__(f"Request for unknown model: {what} is not found")
+
+
+class ModelNotReadyError(RequestError):
+    """The model is known, but cannot answer at present."""
+
+    def __init__(self, model: str, version: int, state: str) -> None:
+        self.model = model
+        self.version = version
+        self.state = state
+        super().__init__(f"model '{model}' version {version} is not ready: {state}")
+
+
+class QueueFullError(RequestError):
+    """The model's queue is at its capacity.
+
+    Attributes:
+        retry_after_s: Seconds after which there is likely room again.
+    """
+
+    def __init__(self, capacity_rows: int, retry_after_s: float = 1.0) -> None:
+        self.capacity_rows = capacity_rows
+        self.retry_after_s = retry_after_s
+        super().__init__(f"the queue is full ({capacity_rows} rows wait already)")
+
+
+class DeadlineExceededError(RequestError):
+    """The answer would come, or came, after the request's deadline."""
+
+    def __init__(self, waited_s: float) -> None:
+        self.waited_s = waited_s
+        super().__init__(f"the deadline passed after {waited_s:.3f} s")

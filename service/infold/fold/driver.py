@@ -1,0 +1,162 @@
+"""Folds whatever can be folded and keeps account of every norm.
+
+The loop is small on purpose: rules decide, patches describe, this applies one
+patch at a time and starts over until no site yields another. It ends, because
+each patch removes a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from infold.fold.patch import Editor
+from infold.fold.report import (
+    Decision,
+    FoldReport,
+    NormParameters,
+    Outcome,
+    Refusal,
+    Refused,
+)
+from infold.fold.rules import RULES, Fold
+from infold.fold.sites import Candidate, Site, batch_norm_parameters, find_candidates, read_site
+
+__all__ = ["fold_batch_norms"]
+
+
+def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
+    """Fold every norm that can be folded into a neighbouring linear op.
+
+    Args:
+        model: Any model; it is left as it is. Shapes, where known, help: run shape
+            inference first.
+
+    Returns:
+        A folded clone, inputs and outputs untouched, and what became of each norm.
+        Folded weights are computed when they are read, in float64, rounded once.
+    """
+    before = _count_nodes(model)
+    folded = model.clone()
+    _cut_empty_outputs(folded)
+    editor = Editor(folded)
+    decisions: dict[str, Decision] = {}
+    order = [candidate.nodes[-1].outputs[0].name or "" for _, _, candidate in _candidates(folded)]
+    while _fold_once(folded, editor, decisions):
+        pass
+    _keep_rest(folded, decisions)
+    rank = {name: place for place, name in enumerate(order)}
+    ordered = sorted(decisions.values(), key=lambda each: rank.get(each.output, len(rank)))
+    report = FoldReport(tuple(ordered), before, _count_nodes(folded), dict(model.opset_imports))
+    return folded, report
+
+
+def _graphs(model: ir.Model) -> Iterator[tuple[ir.Graph, int]]:
+    """Every graph of the model with the default opset version it is written in."""
+    default = model.opset_imports.get("", 1)
+    yield model.graph, default
+    for graph in model.graph.subgraphs():
+        yield graph, default
+    for function in model.functions.values():
+        opset = function.opset_imports.get("", default)
+        yield function.graph, opset
+        for graph in function.subgraphs():
+            yield graph, opset
+
+
+def _candidates(model: ir.Model) -> Iterator[tuple[ir.Graph, int, Candidate]]:
+    for graph, opset in _graphs(model):
+        for candidate in find_candidates(graph, opset):
+            yield graph, opset, candidate
+
+
+def _fold_once(model: ir.Model, editor: Editor, decisions: dict[str, Decision]) -> bool:
+    """Try each site in turn; True if any of them folded."""
+    progress = False
+    for _, opset, candidate in list(_candidates(model)):
+        if any(node.graph is None for node in candidate.nodes):
+            continue  # an earlier patch of this round took it along
+        try:
+            site = read_site(candidate, opset)
+        except Refused:
+            continue
+        for name, rule in RULES:
+            try:
+                fold = rule(site, opset)
+            except Refused:
+                continue
+            decision = _folded(candidate, site, name, fold)
+            editor.apply(fold.patch)
+            decisions[decision.output] = decision
+            progress = True
+            break
+    return progress
+
+
+def _keep_rest(model: ir.Model, decisions: dict[str, Decision]) -> None:
+    """Record every site that is still there, with the refusal of each rule."""
+    for _, opset, candidate in _candidates(model):
+        site: Site | None = None
+        refusals: list[Refusal] = []
+        try:
+            site = read_site(candidate, opset)
+            for name, rule in RULES:
+                try:
+                    rule(site, opset)
+                except Refused as no:
+                    refusals.append(Refusal(name, no.reason, no.at, no.detail))
+        except Refused as no:
+            refusals.append(Refusal("site", no.reason, no.at, no.detail))
+        decision = Decision(
+            candidate.name,
+            candidate.spelling,
+            candidate.nodes[-1].outputs[0].name or "",
+            Outcome.KEPT,
+            is_norm=site.is_norm if site else True,
+            refusals=tuple(refusals),
+            affine=site.affine if site else None,
+            parameters=site.parameters if site else _parameters(candidate),
+        )
+        decisions[decision.output] = decision
+
+
+def _parameters(candidate: Candidate) -> NormParameters | None:
+    """The parameters of a norm that could not be read as a site, where they can be had at all."""
+    if candidate.nodes[0].op_type != "BatchNormalization":
+        return None
+    try:
+        return batch_norm_parameters(candidate.nodes[0])
+    except Refused:
+        return None
+
+
+def _folded(candidate: Candidate, site: Site, rule: str, fold: Fold) -> Decision:
+    return Decision(
+        candidate.name,
+        candidate.spelling,
+        candidate.nodes[-1].outputs[0].name or "",
+        Outcome.FOLDED,
+        is_norm=site.is_norm,
+        rule=rule,
+        into=fold.into,
+        into_op=fold.into_op,
+        across=fold.across,
+        copied=fold.copied,
+        probes=fold.probes,
+        affine=site.affine,
+        parameters=site.parameters,
+    )
+
+
+def _cut_empty_outputs(model: ir.Model) -> None:
+    """Cut unnamed extra outputs of BatchNormalization: onnxruntime 1.31 crashes on them."""
+    for graph, _ in _graphs(model):
+        for node in graph:
+            if node.op_type == "BatchNormalization" and len(node.outputs) > 1:
+                if not any(output.name for output in node.outputs[1:]):
+                    node.resize_outputs(1)
+
+
+def _count_nodes(model: ir.Model) -> int:
+    return sum(len(graph) for graph, _ in _graphs(model))

@@ -1,0 +1,29 @@
+"""onnxruntime, and nothing else: sessions, their options, a model's own settings, isolated runs.
+
+The environment is read in `settings.py` alone. The one write is here, before
+onnxruntime is first imported: its Linux wheel would send telemetry otherwise.
+"""
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config  # noqa: E402
+from infold.runtime.options import Device, Placement, available_cores, choose_device  # noqa: E402
+from infold.runtime.probe import Run, run_isolated  # noqa: E402
+from infold.runtime.session import Session, versions  # noqa: E402
+
+__all__ = [
+    "Batching",
+    "Device",
+    "ModelConfig",
+    "Placement",
+    "Run",
+    "Session",
+    "SessionConfig",
+    "available_cores",
+    "choose_device",
+    "read_config",
+    "run_isolated",
+    "versions",
+]

@@ -1,0 +1,147 @@
+"""`model.toml`: what a model's owner says about serving it.
+
+One schema, written by the converter and read by the service. The file beside a
+model's versions speaks for all of them; one inside a version overrides it key
+by key. Unknown keys are errors, so that a typo is not a silent default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infold.errors import ConfigError
+
+__all__ = ["Batching", "ModelConfig", "SessionConfig", "read_config"]
+
+Section = TypeVar("Section", "Batching", "SessionConfig")
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How requests share a run.
+
+    Attributes:
+        max_rows: Most rows in one run; 1 switches batching off.
+        max_delay_s: How long the oldest request may wait for company, in seconds.
+        capacity_rows: Most rows that may wait; beyond that callers are refused.
+    """
+
+    max_rows: int = 32
+    max_delay_s: float = 0.0
+    capacity_rows: int = 256
+
+    def problem(self) -> tuple[str, str] | None:
+        """The first key that makes no sense, and why, or None."""
+        if self.max_rows < 1:
+            return "max_rows", f"{self.max_rows} is not at least 1"
+        if not 0 <= self.max_delay_s <= 60:
+            return "max_delay_s", f"{self.max_delay_s} is not between 0 and 60 seconds"
+        if self.capacity_rows < self.max_rows:
+            return "capacity_rows", f"{self.capacity_rows} is less than max_rows = {self.max_rows}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """How onnxruntime runs the model.
+
+    Attributes:
+        intra_op_threads: Threads inside one run; 0 means all cores that may be used.
+        disabled_optimizers: Graph optimizers of onnxruntime to leave out, by name.
+    """
+
+    intra_op_threads: int = 0
+    disabled_optimizers: tuple[str, ...] = ()
+
+    def problem(self) -> tuple[str, str] | None:
+        """The first key that makes no sense, and why, or None."""
+        if not 0 <= self.intra_op_threads <= 1024:
+            return "intra_op_threads", f"{self.intra_op_threads} is not between 0 and 1024"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Everything a `model.toml` may say.
+
+    Attributes:
+        versions: Which versions are served: `latest`, `latest:N`, `all`, or numbers.
+        batching: How requests share a run.
+        session: How onnxruntime runs the model.
+    """
+
+    versions: str | tuple[int, ...] = "latest"
+    batching: Batching = field(default_factory=Batching)
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+
+def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
+    """Read a `model.toml` on top of `base`; a missing file changes nothing.
+
+    Raises:
+        ConfigError: Not TOML, an unknown key, or a value that makes no sense; names the place.
+    """
+    config = base or ModelConfig()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return config
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        raise ConfigError(str(path), f"not valid TOML: {broken}") from broken
+    except OSError as failure:
+        raise ConfigError(str(path), failure.strerror or str(failure)) from failure
+    for key, value in data.items():
+        place = f"{path}: {key}"
+        if key == "versions":
+            config = replace(config, versions=_versions(value, place))
+        elif key == "batching":
+            config = replace(config, batching=_section(config.batching, value, place))
+        elif key == "session":
+            config = replace(config, session=_section(config.session, value, place))
+        else:
+            raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
+    return config
+
+
+def _names(of: type) -> list[str]:
+    return [each.name for each in fields(of)]
+
+
+def _section(current: Section, table: Any, place: str) -> Section:  # noqa: ANN401 - from TOML
+    if not isinstance(table, dict):
+        raise ConfigError(place, "must be a table")
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in _names(type(current)):
+            raise ConfigError(f"{place}.{key}", f"unknown; known are {', '.join(_names(type(current)))}")
+        changes[key] = _typed(value, getattr(current, key), f"{place}.{key}")
+    changed = replace(current, **changes)
+    if problem := changed.problem():
+        raise ConfigError(f"{place}.{problem[0]}", problem[1])
+    return changed
+
+
+def _typed(value: Any, like: Any, place: str) -> Any:  # noqa: ANN401 - from TOML
+    """The value in the type of the default it replaces."""
+    if isinstance(like, tuple):
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise ConfigError(place, "must be a list of strings")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(place, f"must be a number, not {value!r}")
+    if isinstance(like, int) and not isinstance(value, int):
+        raise ConfigError(place, f"must be a whole number, not {value!r}")
+    return type(like)(value)
+
+
+def _versions(value: Any, place: str) -> str | tuple[int, ...]:  # noqa: ANN401 - from TOML
+    if isinstance(value, str):
+        kind, _, count = value.partition(":")
+        if value in ("latest", "all") or (kind == "latest" and count.isdigit() and int(count) > 0):
+            return value
+    elif isinstance(value, list) and value and all(type(each) is int and each > 0 for each in value):
+        return tuple(sorted(set(value)))
+    raise ConfigError(place, f"must be 'latest', 'latest:N', 'all' or a list of versions, not {value!r}")

@@ -1,0 +1,138 @@
+"""Runs models in a throw-away child process.
+
+onnxruntime is native code that opens files from strangers: a crash there must
+be an answer, not the end of the command or of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infold.errors import NoKernelError, RuntimeCrashError, SessionError
+from infold.tensors import Array, Tensors
+
+__all__ = ["Run", "run_isolated"]
+
+DEFAULT_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One model to run in the child.
+
+    Attributes:
+        label: What to call it in an error.
+        path: The model.
+        tensors: Its inputs.
+        optimize: False switches onnxruntime's graph optimizations off.
+        disabled_optimizers: Optimizers to leave out, by name.
+        external_folder: Where the model's external data lies, if not beside it.
+    """
+
+    label: str
+    path: Path
+    tensors: Tensors
+    optimize: bool = False
+    disabled_optimizers: tuple[str, ...] = ()
+    external_folder: Path | None = None
+
+
+def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> list[dict[str, Array]]:
+    """Run models one after another in one child process.
+
+    Returns:
+        The outputs of each, by name, in the order of `runs`.
+
+    Raises:
+        NoKernelError: onnxruntime does not implement something in one of them.
+        RuntimeCrashError: The child died or took longer than `timeout_s`.
+        SessionError: onnxruntime refused or failed otherwise; names the run.
+    """
+    with tempfile.TemporaryDirectory(prefix="infold-probe-") as name:
+        folder = Path(name)
+        jobs = [_write_job(folder, index, run) for index, run in enumerate(runs)]
+        (folder / "jobs.json").write_text(json.dumps(jobs))
+        command = [sys.executable, "-c", "from infold.runtime.probe import child; child()", name]
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                command, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired as late:
+            where = _under_way(folder, runs)
+            raise RuntimeCrashError(where, f"no result within {timeout_s:.0f} s") from late
+        return [_read_result(folder, index, runs, done) for index in range(len(runs))]
+
+
+def _write_job(folder: Path, index: int, run: Run) -> dict[str, Any]:
+    np.savez(folder / f"in{index}.npz", **{f"{n}": array for n, array in enumerate(run.tensors.values())})
+    return {
+        "path": str(run.path),
+        "inputs": list(run.tensors),
+        "optimize": run.optimize,
+        "disabled_optimizers": list(run.disabled_optimizers),
+        "external_folder": str(run.external_folder) if run.external_folder else None,
+    }
+
+
+def _under_way(folder: Path, runs: Sequence[Run]) -> str:
+    for index, run in enumerate(runs):
+        if not (folder / f"done{index}.json").exists():
+            return run.label
+    return runs[-1].label
+
+
+def _read_result(
+    folder: Path, index: int, runs: Sequence[Run], done: subprocess.CompletedProcess[str]
+) -> dict[str, Array]:
+    label = runs[index].label
+    marker = folder / f"done{index}.json"
+    if not marker.exists():
+        how = f"the runtime died of {_cause(done.returncode)}"
+        last = done.stderr.strip().splitlines()[-1:] or [""]
+        raise RuntimeCrashError(label, f"{how}; {last[0]}".rstrip("; "))
+    facts = json.loads(marker.read_text())
+    if "error" in facts:
+        kind = NoKernelError if facts["error"] == "NoKernelError" else SessionError
+        raise kind(label, facts["detail"])
+    return {name: np.load(folder / f"out{index}.{n}.npy") for n, name in enumerate(facts["outputs"])}
+
+
+def _cause(returncode: int) -> str:
+    if returncode < 0:
+        return signal.Signals(-returncode).name
+    return f"exit code {returncode}"
+
+
+def child() -> None:
+    """Entry of the child: run every job of the folder given as first argument."""
+    from infold.runtime.options import RunOptions  # noqa: PLC0415 - only the child runs anything
+    from infold.runtime.session import Session  # noqa: PLC0415
+
+    folder = Path(sys.argv[1])
+    for index, job in enumerate(json.loads((folder / "jobs.json").read_text())):
+        options = RunOptions(
+            optimize=job["optimize"], disabled_optimizers=tuple(job["disabled_optimizers"])
+        )
+        facts: dict[str, Any]
+        try:
+            folder_given = Path(job["external_folder"]) if job["external_folder"] else None
+            session = Session(Path(job["path"]), options, external_folder=folder_given)
+            with np.load(folder / f"in{index}.npz", allow_pickle=False) as saved:
+                tensors = {name: saved[str(n)] for n, name in enumerate(job["inputs"])}
+            outputs = session.run(tensors)
+            for n, array in enumerate(outputs.values()):
+                np.save(folder / f"out{index}.{n}.npy", array)
+            facts = {"outputs": list(outputs)}
+        except SessionError as failure:
+            facts = {"error": type(failure).__name__, "detail": failure.detail}
+        (folder / f"done{index}.json").write_text(json.dumps(facts))

@@ -1,0 +1,172 @@
+"""One loaded graph that runs tensors."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infold.errors import DeviceError, NoKernelError, SessionError
+from infold.runtime.options import CUDA, RunOptions, session_options
+from infold.runtime.ort import onnxruntime
+from infold.tensors import Array, Signature, Tensors, TensorSpec
+
+__all__ = ["Session", "versions"]
+
+DTYPES: dict[str, np.dtype[np.generic]] = {
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(uint16)": np.dtype(np.uint16),
+    "tensor(uint32)": np.dtype(np.uint32),
+    "tensor(uint64)": np.dtype(np.uint64),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(int16)": np.dtype(np.int16),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(string)": np.dtype(np.object_),
+}
+
+# How onnxruntime words it when an operator, type, opset or IR version is not implemented.
+NO_KERNEL = re.compile(
+    r"NOT_IMPLEMENTED|NotImplemented|No Op registered|not a registered|Unsupported model IR version"
+    r"|Could not find an implementation|is under development|only \*guarantees\*|bfloat16",
+    re.IGNORECASE,
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what runs the models, for reports."""
+    return {"onnxruntime": str(onnxruntime().__version__), "numpy": np.__version__}
+
+
+class Session:
+    """A graph that onnxruntime has loaded; safe to run from several threads at once.
+
+    Attributes:
+        signature: Its inputs and outputs.
+        left_on_cpu: Operator types that CUDA left to the CPU; empty on the CPU.
+    """
+
+    def __init__(
+        self, path: Path, options: RunOptions | None = None, *, external_folder: Path | None = None
+    ) -> None:
+        """Load the graph.
+
+        Args:
+            path: An ONNX file.
+            options: How to run it; by default on the CPU with every optimization.
+            external_folder: Where external data lies; by default beside the file.
+
+        Raises:
+            SessionError: onnxruntime refuses the file.
+            DeviceError: It loads, but not on the device that was asked for.
+            RuntimeMissingError: No onnxruntime is installed.
+        """
+        self.path = path
+        options = options or RunOptions()
+        provider = options.placement.provider
+        chosen = [provider] if provider != CUDA else [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+        native = session_options(options)
+        graph: str | bytes = str(path)
+        if external_folder is not None:  # onnxruntime takes a folder only beside a graph in memory
+            native.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(external_folder)
+            )
+            graph = path.read_bytes()
+        try:
+            self._native = onnxruntime().InferenceSession(
+                graph,
+                native,
+                providers=chosen,
+                disabled_optimizers=list(options.disabled_optimizers) or None,
+            )
+        except Exception as failure:  # noqa: BLE001 - onnxruntime raises types of its own, many
+            raise _translated(path, failure) from failure
+        if self._native.get_providers()[:1] != [provider]:
+            raise DeviceError(str(options.placement.device), f"onnxruntime loaded {path} on the CPU instead")
+        self.signature = Signature(
+            tuple(_spec(path, value) for value in self._native.get_inputs()),
+            tuple(_spec(path, value) for value in self._native.get_outputs()),
+        )
+        self.left_on_cpu: tuple[str, ...] = ()
+
+    @property
+    def provider(self) -> str:
+        """onnxruntime's name of the device it runs on."""
+        return str(self._native.get_providers()[0])
+
+    def run(self, tensors: Tensors, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the graph.
+
+        Args:
+            tensors: All inputs, as the signature says.
+            outputs: Names of the outputs wanted; None means all.
+
+        Returns:
+            The outputs by name, in the order asked.
+
+        Raises:
+            SessionError: onnxruntime failed.
+        """
+        names = [spec.name for spec in self.signature.outputs] if outputs is None else list(outputs)
+        try:
+            results = self._native.run(names, dict(tensors))
+        except Exception as failure:  # noqa: BLE001 - see above
+            raise _translated(self.path, failure) from failure
+        return dict(zip(names, results, strict=True))
+
+    def end_profile(self) -> Path:
+        """Stop profiling and return the file that was written."""
+        return Path(self._native.end_profiling())
+
+
+def nodes_left_on_cpu(path: Path, options: RunOptions, tensors: Tensors) -> tuple[str, ...]:
+    """Operator types of the nodes that a run on CUDA leaves to the CPU, sorted.
+
+    onnxruntime tells this only in a profile, so the graph is loaded and run once more for it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = RunOptions(
+            options.placement,
+            options.optimize,
+            options.intra_op_threads,
+            options.disabled_optimizers,
+            str(Path(folder) / "profile"),
+        )
+        session = Session(path, profiled)
+        session.run(tensors)
+        return tuple(sorted(cpu_operators(session.end_profile())))
+
+
+def cpu_operators(profile: Path) -> set[str]:
+    """Operator types that a profile of onnxruntime shows on the CPU provider."""
+    events: list[dict[str, Any]] = json.loads(profile.read_text())
+    facts = [event.get("args", {}) for event in events if event.get("cat") == "Node"]
+    return {
+        str(fact["op_name"])
+        for fact in facts
+        if fact.get("provider") == "CPUExecutionProvider" and "op_name" in fact
+    }
+
+
+def _spec(path: Path, value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime ships no types
+    if value.type not in DTYPES:
+        raise NoKernelError(str(path), f"'{value.name}' is a {value.type}, which cannot be exchanged")
+    shape = None if value.shape is None else tuple(value.shape)
+    return TensorSpec(value.name, DTYPES[value.type], shape)
+
+
+def _translated(path: Path, failure: Exception) -> SessionError:
+    detail = " ".join(str(failure).split()) or type(failure).__name__
+    detail = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", detail)[:500]
+    if NO_KERNEL.search(detail) or type(failure).__name__ == "NotImplemented":
+        return NoKernelError(str(path), detail)
+    return SessionError(str(path), detail)
