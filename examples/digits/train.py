@@ -52,9 +52,7 @@ def build_model() -> nn.Sequential:
     conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1, bias=False)
     return block(
         stem=block(conv=conv3x3(1, 32), bn=nn.BatchNorm2d(32), relu=nn.ReLU()),
-        body=block(
-            conv=conv3x3(32, 48), bn=nn.BatchNorm2d(48), relu=nn.ReLU(), pool=nn.MaxPool2d(2)
-        ),
+        body=block(conv=conv3x3(32, 48), bn=nn.BatchNorm2d(48), relu=nn.ReLU(), pool=nn.MaxPool2d(2)),
         depthwise=block(conv=conv3x3(48, 48, groups=48), bn=nn.BatchNorm2d(48), relu=nn.ReLU()),
         pointwise=block(conv=nn.Conv2d(48, 64, 1), bn=nn.BatchNorm2d(64), relu=nn.ReLU()),
         pool=nn.MaxPool2d(2),

@@ -107,6 +107,5 @@ class Signature:
                 if length != array.shape[axis]:
                     raise InvalidInputError(
                         f"input '{spec.name}'",
-                        f"axis {axis} ('{dim}') has length {array.shape[axis]}, "
-                        f"but '{where}' has {length}",
+                        f"axis {axis} ('{dim}') has length {array.shape[axis]}, but '{where}' has {length}",
                     )

@@ -35,7 +35,7 @@ def command(
 
     Beside DEST.onnx goes DEST.fold-report.json. A failed proof writes nothing.
     """
-    from infold.convert import convert, convert_to_repository, verdict  # noqa: PLC0415
+    from infold.convert import convert, convert_to_repository, verdict
 
     taken = sampling(samples, shape)
     if repository is not None:

@@ -20,7 +20,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Show every norm: trained parameters, effective scale and shift, and whether it would fold."""
-    from infold.convert import inspect  # noqa: PLC0415 - verbs load their floor only when they run
+    from infold.convert import inspect
 
     views = inspect(model)
     if as_json:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from infold import __version__
-from infold.cli import convert, inspect, serve, verify
+from infold.cli import convert, health, inspect, serve, verify
 from infold.errors import ConfigError, InfoldError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app.command("convert")(convert.command)
 app.command("inspect")(inspect.command)
 app.command("verify")(verify.command)
 app.command("serve")(serve.command)
+app.command("health")(health.command)
 
 USAGE_ERRORS = (ConfigError,)
 

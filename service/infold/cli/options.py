@@ -32,7 +32,7 @@ def sampling(samples: Path | None, shapes: list[str] | None) -> Sampling:
     Raises:
         typer.BadParameter: A shape is not of the form NAME=1,2,3.
     """
-    from infold.convert import Sampling  # noqa: PLC0415 - verbs load their floor only when they run
+    from infold.convert import Sampling
 
     return Sampling(samples, dict(_shape(text) for text in shapes or ()))
 

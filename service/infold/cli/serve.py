@@ -1,1 +1,34 @@
-def command() -> None: ...
+"""`infold serve`: load a model repository and answer over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["command"]
+
+
+def command(
+    repository: Annotated[Path | None, typer.Argument(help="The model repository; default: models.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: 8080.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="cpu|cuda|auto", help="What runs the models; default: cpu.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="debug|info|warning|error", help="Default: info.")
+    ] = None,
+) -> None:
+    """Serve every model of a repository over HTTP until SIGTERM or SIGINT.
+
+    Every setting can also come from the environment, as INFOLD_<NAME>; a flag beats it.
+    """
+    from infold import logs
+    from infold.rest.server import serve
+    from infold.settings import Settings
+
+    settings = Settings.read(repository=repository, host=host, port=port, device=device, log_level=log_level)
+    logs.configure(settings.log_level)
+    serve(settings, announce=lambda line: print(line, flush=True))

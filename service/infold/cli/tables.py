@@ -23,9 +23,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def fold_table(report: FoldReport) -> str:
     """Each norm: folded into what, or kept and why."""
-    rows = [
-        [d.site, d.outcome.value, d.why, d.at or "-", ", ".join(d.across) or "-"] for d in report.norms
-    ]
+    rows = [[d.site, d.outcome.value, d.why, d.at or "-", ", ".join(d.across) or "-"] for d in report.norms]
     return aligned(["site", "outcome", "into / why", "at", "across"], rows) if rows else ""
 
 
@@ -64,10 +62,7 @@ def inspect_table(views: Sequence[NormView]) -> str:
                 facts["spelling"],
                 "-" if facts["channels"] is None else str(facts["channels"]),
                 lost if facts["epsilon"] is None else f"{facts['epsilon']:g}",
-                *(
-                    _range(facts[key], lost)
-                    for key in ("gamma", "beta", "moving_mean", "moving_variance")
-                ),
+                *(_range(facts[key], lost) for key in ("gamma", "beta", "moving_mean", "moving_variance")),
                 _range(facts["scale"], "-"),
                 _range(facts["shift"], "-"),
                 "yes" if facts["would_fold"] else "no",

@@ -44,7 +44,8 @@ def report_json(
     Args:
         report: The decisions.
         proof: The proof, or None where it was skipped.
-        source, result: `path` and `sha256` of the two files.
+        source: `path` and `sha256` of the unfolded file.
+        result: The same of the folded one.
     """
     proven = {each.site: each for each in proof.sites} if proof else {}
     sites = []

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from infold.fold import LinearOp
+from infold.fold.affine import F64
 from infold.fold.linear import FoldedTensor
 from infold.runtime import Run, run_isolated
 from infold.tensors import Array
@@ -24,9 +25,7 @@ __all__ = ["magnitudes"]
 OPSET, IR_VERSION = 13, 8  # Conv, ConvTranspose, Gemm and MatMul mean the same in every opset since 7
 
 
-def magnitudes(
-    ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]
-) -> list[dict[str, Array]]:
+def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, F64]]:
     """Sum magnitudes through linear ops, for several sets of inputs.
 
     Args:
@@ -34,7 +33,7 @@ def magnitudes(
         feeds: For each set, the data of every op by the name of its input value; any sign.
 
     Returns:
-        For each set, `sum |w||x|` by the name of the op, float32, in the shape of its output.
+        For each set, `sum |w||x|` by the name of the op, in the shape of its output.
     """
     if not ops:
         return [{} for _ in feeds]
@@ -43,10 +42,10 @@ def magnitudes(
         onnx.save(_model(ops), str(path))
         runs = [Run("magnitudes", path, _tensors(ops, feed)) for feed in feeds]
         results = run_isolated(runs)
-    return [{op.name: result[f"m{i}"] for i, op in enumerate(ops)} for result in results]
+    return [{op.name: result[f"m{i}"].astype(np.float64) for i, op in enumerate(ops)} for result in results]
 
 
-def bias_magnitude(op: LinearOp, rank: int) -> Array:
+def bias_magnitude(op: LinearOp, rank: int) -> F64:
     """`|b|`, shaped to broadcast against the op's output of that rank."""
     bias = np.abs(op.linear.bias)
     if bias.ndim > 1:  # differs by row: the last axis counts outputs already
@@ -55,9 +54,7 @@ def bias_magnitude(op: LinearOp, rank: int) -> Array:
 
 
 def _tensors(ops: Sequence[LinearOp], feed: Mapping[str, Array]) -> dict[str, Array]:
-    return {
-        f"x{i}": np.abs(feed[op.input.name or ""].astype(np.float32)) for i, op in enumerate(ops)
-    }
+    return {f"x{i}": np.abs(feed[op.input.name or ""].astype(np.float32)) for i, op in enumerate(ops)}
 
 
 def _model(ops: Sequence[LinearOp]) -> onnx.ModelProto:

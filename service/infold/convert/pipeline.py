@@ -296,4 +296,5 @@ def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:
     rows = GOLDEN_ROWS if signature_of(source).is_batched else None
     arrays: dict[str, Array] = {f"in.{name}": array for name, array in proof.samples.items()}
     arrays |= {f"out.{name}": array for name, array in proof.results.items()}
-    np.savez_compressed(path, **{name: array[:rows] if rows else array for name, array in arrays.items()})
+    kept: dict[str, Any] = {name: array[:rows] if rows else array for name, array in arrays.items()}
+    np.savez_compressed(path, **kept)

@@ -12,7 +12,7 @@ import onnx
 from numpy.random import Generator
 
 from infold.errors import SamplesError
-from infold.tensors import Array, Dim, Signature, TensorSpec, Tensors
+from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
 __all__ = ["draw_samples", "load_samples", "signature_of"]
 

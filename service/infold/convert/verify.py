@@ -32,9 +32,10 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.convert.magnitudes import bias_magnitude, magnitudes
+from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.fold import Decision, LinearOp, linear_op
+from infold.fold.affine import F64
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
@@ -147,8 +148,7 @@ class Proof:
         """One line on what is wrong: which outputs, and where it begins."""
         off = [each for each in self.outputs if not each.passed]
         words = [
-            f"output '{each.name}' is off by {each.max_abs:.3g} (allowed {each.bound:.3g})"
-            for each in off
+            f"output '{each.name}' is off by {each.max_abs:.3g} (allowed {each.bound:.3g})" for each in off
         ]
         if site := self.first_off:
             found = site.comparison
@@ -171,13 +171,12 @@ class _Watched:
     ops: tuple[LinearOp, ...]
 
 
-def prove(
-    unfolded: Model, folded: Model, decisions: Sequence[Decision], samples: Tensors
-) -> Proof:
+def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples: Tensors) -> Proof:
     """Run both models on the samples and compare them.
 
     Args:
-        unfolded, folded: The two sides.
+        unfolded: The model as trained.
+        folded: The model that should compute the same.
         decisions: What became of each norm; the folded ones are looked at.
         samples: Inputs by name.
 
@@ -190,20 +189,18 @@ def prove(
     watched, unseen = _watch(folded, decisions)
     inputs = {op.input.name or "" for each in watched for op in each.ops}
     inner = inputs | {each.probe for each in watched}
-    names = _computed(unfolded) & _computed(folded)
-    exposed = sorted(inner & names) + sorted((inner - names) & _computed(folded))
-    common = [name for name in exposed if name in names]
+    shared = _computed(unfolded) & _computed(folded)
+    exposed = sorted(inner & _computed(folded))
+    common = [name for name in exposed if name in shared]
     oracle, (left, right) = _run_both(unfolded, folded, common, exposed, samples)
     left, right = {**samples, **left}, {**samples, **right}
     allowed = _allowed(watched, left, right)
     sites = tuple(_compare_site(each, allowed, left, right) for each in watched)
     spread = C * math.sqrt(sum(_relative_bound(each, left) ** 2 for each in sites))
-    outputs = []
-    for value in unfolded.proto.graph.output:
-        outputs.append(_compare_output(value.name, left[value.name], right[value.name], spread))
+    names = [value.name for value in unfolded.proto.graph.output]
+    outputs = tuple(_compare_output(name, left[name], right[name], spread) for name in names)
     rows = next((array.shape[0] for array in samples.values() if array.ndim), 1)
-    results = {value.name: left[value.name] for value in unfolded.proto.graph.output}
-    return Proof(oracle, rows, tuple(outputs), sites, unseen, samples, results)
+    return Proof(oracle, rows, outputs, sites, unseen, samples, {name: left[name] for name in names})
 
 
 # -- which values to look at ----------------------------------------------------------------------
@@ -214,9 +211,7 @@ def _computed(model: Model) -> set[str]:
     return {output for node in model.proto.graph.node for output in node.output if output}
 
 
-def _watch(
-    folded: Model, decisions: Sequence[Decision]
-) -> tuple[list[_Watched], tuple[str, ...]]:
+def _watch(folded: Model, decisions: Sequence[Decision]) -> tuple[list[_Watched], tuple[str, ...]]:
     values = {output.name: output for node in folded.graph.graph for output in node.outputs}
     opset = folded.graph.opset_imports.get("", 1)
     watched, unseen = [], []
@@ -310,7 +305,7 @@ class _Exposed:
 # -- comparing ------------------------------------------------------------------------------------
 
 
-Allowed = dict[str, tuple[Array, Array]]
+Allowed = dict[str, tuple[F64, F64]]
 
 
 def _allowed(watched: Sequence[_Watched], left: Tensors, right: Tensors) -> Allowed:
@@ -326,14 +321,13 @@ def _allowed(watched: Sequence[_Watched], left: Tensors, right: Tensors) -> Allo
             brought[name] = np.nan_to_num(right[name].astype(np.float32) - before.astype(np.float32))
     sums, passed_on = magnitudes(list(ops.values()), [data, brought])
     return {
-        name: (sums[name] + bias_magnitude(op, sums[name].ndim), passed_on[name])
-        for name, op in ops.items()
+        name: (sums[name] + bias_magnitude(op, sums[name].ndim), passed_on[name]) for name, op in ops.items()
     }
 
 
 def _compare_site(watched: _Watched, allowed: Allowed, left: Tensors, right: Tensors) -> SiteProof:
     want, got = left[watched.probe], right[watched.probe]
-    limit: Array = np.zeros(())
+    limit: F64 = np.zeros(())
     fan_in = 0
     for op in watched.ops:
         weight = op.linear.weight
@@ -380,9 +374,7 @@ def _compare(name: str, want: Array, got: Array, allowed: Array) -> Comparison:
         ProofError: They differ in shape, or nothing in them is finite.
     """
     if want.shape != got.shape:
-        raise ProofError(
-            f"'{name}' has shape {list(got.shape)} folded and {list(want.shape)} unfolded", name
-        )
+        raise ProofError(f"'{name}' has shape {list(got.shape)} folded and {list(want.shape)} unfolded", name)
     a, b = want.astype(np.float64), got.astype(np.float64)
     finite = np.isfinite(a)
     if a.size and not finite.any():

@@ -48,7 +48,10 @@ class Affine:
         """Batch normalization at inference as an affine.
 
         Args:
-            gamma, beta, mean, variance: float64 [C], the trained parameters.
+            gamma: float64 [C].
+            beta: float64 [C].
+            mean: float64 [C], the moving mean.
+            variance: float64 [C], the moving variance.
             epsilon: Added to the variance; `variance + epsilon` must be positive.
 
         Source: ONNX BatchNormalization-15; Ioffe and Szegedy 2015, algorithm 2.

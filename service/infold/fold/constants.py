@@ -84,12 +84,10 @@ def _expand(_: ir.Node, inputs: Sequence[Array]) -> Array:
     return np.broadcast_to(inputs[0], shape)
 
 
-def _divide(_: ir.Node, inputs: Sequence[Array]) -> Array:
-    left, right = _wide(inputs[0]), _wide(inputs[1])
-    if is_float(left):
-        return np.asarray(left / right)
+def _divide(left: Array, right: Array) -> Array:
+    quotient = np.true_divide(left, right)
     # ONNX divides integers towards zero, numpy's // towards minus infinity.
-    return np.asarray(np.trunc(left / right).astype(left.dtype))
+    return quotient if is_float(left) else np.trunc(quotient).astype(left.dtype)
 
 
 def _arithmetic(function: Callable[..., Array]) -> Evaluator:
@@ -108,7 +106,7 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Add": _arithmetic(np.add),
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
-    "Div": _divide,
+    "Div": _arithmetic(_divide),
     "Neg": _arithmetic(np.negative),
     "Sqrt": _arithmetic(np.sqrt),
     "Reciprocal": _arithmetic(lambda array: 1.0 / array),

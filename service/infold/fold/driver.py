@@ -153,9 +153,8 @@ def _cut_empty_outputs(model: ir.Model) -> None:
     """Cut unnamed extra outputs of BatchNormalization: onnxruntime 1.31 crashes on them."""
     for graph, _ in _graphs(model):
         for node in graph:
-            if node.op_type == "BatchNormalization" and len(node.outputs) > 1:
-                if not any(output.name for output in node.outputs[1:]):
-                    node.resize_outputs(1)
+            if node.op_type == "BatchNormalization" and not any(out.name for out in node.outputs[1:]):
+                node.resize_outputs(1)
 
 
 def _count_nodes(model: ir.Model) -> int:

@@ -194,7 +194,13 @@ def bias_of_matmul(node: ir.Node) -> ir.Node | None:
     for index in (0, 1):
         data, bias = node.inputs[index], node.inputs[1 - index]
         matmul = None if data is None else data.producer()
-        if matmul is None or matmul.op_type != "MatMul" or matmul.domain or not is_constant(bias):
+        if (
+            data is None
+            or matmul is None
+            or matmul.op_type != "MatMul"
+            or matmul.domain
+            or not is_constant(bias)
+        ):
             continue
         if len(data.uses()) != 1 or data.is_graph_output() or matmul.graph is not node.graph:
             continue

@@ -68,12 +68,12 @@ class Weight:
     @property
     def fan_in(self) -> int:
         """Number of products summed up for one output element."""
-        others = self.stored.size // max(1, self.stored.shape[self.out_axis])
+        others = int(self.stored.size // max(1, self.stored.shape[self.out_axis]))
         grouped_out = self.stored.shape[self.out_axis] != self.outputs
         return others // self.groups if grouped_out else others
 
     def _full(self, axis: int) -> int:
-        length = self.stored.shape[axis]
+        length = int(self.stored.shape[axis])
         other = self.in_axis if axis == self.out_axis else self.out_axis
         return length * self.groups if self._is_share(axis, other) else length
 
@@ -108,7 +108,6 @@ class Weight:
         for start in range(0, self.stored.shape[0], step):
             rows = slice(start, min(start + step, self.stored.shape[0]))
             yield rows, self.stored[rows].astype(np.float64)
-
 
     def raise_peaks(self, peaks: F64, rows: slice, block: F64) -> None:
         """Lift `peaks` [O] to the largest element of each output channel in a block of rows."""
@@ -273,4 +272,3 @@ def _require_representable(
             f"{what} of channel {under[0]} would be at most {peaks[under[0]]:.3g}, "
             f"below the smallest normal {dtype.name.lower()} {smallest:.3g}",
         )
-

@@ -168,7 +168,8 @@ class Editor:
     def _bypass(self, patch: Patch) -> None:
         first, last = patch.bypass[0], patch.bypass[-1]
         graph, source, output = last.graph, first.inputs[patch.data_index], last.outputs[0]
-        assert graph is not None and source is not None
+        assert graph is not None
+        assert source is not None
         name, kind, shape = output.name, output.type, output.shape
         output.name = self.fresh(name)
         output.replace_all_uses_with(source, replace_graph_outputs=True)
@@ -186,7 +187,8 @@ def drop_unread(values: Iterable[ir.Value]) -> None:
             continue
         node = value.producer()
         if value.is_initializer():
-            assert value.graph is not None and value.name is not None
+            assert value.graph is not None
+            assert value.name is not None
             value.graph.initializers.pop(value.name)
         elif node is not None and node.graph is not None and not _is_read(node):
             feeding = dict.fromkeys(each for each in node.inputs if each is not None)

@@ -8,10 +8,10 @@ import os
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config  # noqa: E402
-from infold.runtime.options import Device, Placement, available_cores, choose_device  # noqa: E402
-from infold.runtime.probe import Run, run_isolated  # noqa: E402
-from infold.runtime.session import Session, versions  # noqa: E402
+from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config
+from infold.runtime.options import Device, Placement, available_cores, choose_device
+from infold.runtime.probe import Run, run_isolated
+from infold.runtime.session import Session, versions
 
 __all__ = [
     "Batching",

@@ -110,7 +110,7 @@ def _names(of: type) -> list[str]:
     return [each.name for each in fields(of)]
 
 
-def _section(current: Section, table: Any, place: str) -> Section:  # noqa: ANN401 - from TOML
+def _section(current: Section, table: Any, place: str) -> Section:
     if not isinstance(table, dict):
         raise ConfigError(place, "must be a table")
     changes: dict[str, Any] = {}
@@ -124,7 +124,7 @@ def _section(current: Section, table: Any, place: str) -> Section:  # noqa: ANN4
     return changed
 
 
-def _typed(value: Any, like: Any, place: str) -> Any:  # noqa: ANN401 - from TOML
+def _typed(value: Any, like: Any, place: str) -> Any:
     """The value in the type of the default it replaces."""
     if isinstance(like, tuple):
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
@@ -137,7 +137,7 @@ def _typed(value: Any, like: Any, place: str) -> Any:  # noqa: ANN401 - from TOM
     return type(like)(value)
 
 
-def _versions(value: Any, place: str) -> str | tuple[int, ...]:  # noqa: ANN401 - from TOML
+def _versions(value: Any, place: str) -> str | tuple[int, ...]:
     if isinstance(value, str):
         kind, _, count = value.partition(":")
         if value in ("latest", "all") or (kind == "latest" and count.isdigit() and int(count) > 0):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infold.errors import DeviceError
-from infold.runtime.ort import onnxruntime
+from infold.runtime.ort import ERROR, FATAL, onnxruntime
 
 __all__ = ["Device", "Placement", "RunOptions", "available_cores", "choose_device", "session_options"]
 
@@ -44,7 +44,7 @@ class Placement:
 
     @property
     def provider(self) -> str:
-        """onnxruntime's name of it."""
+        """Onnxruntime's name of it."""
         return CUDA if self.device is Device.CUDA else CPU
 
 
@@ -140,10 +140,13 @@ def _cuda_problem() -> str | None:
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA and cuDNN wheels of the `gpu` extra
+    ort.set_default_logger_severity(ERROR)  # here its own lines name the missing library
     try:
         session = ort.InferenceSession(_IDENTITY, providers=[CUDA])
-    except Exception as failure:  # noqa: BLE001 - whatever the driver says is the answer
+    except Exception as failure:
         return _first_line(failure)
+    finally:
+        ort.set_default_logger_severity(FATAL)
     if session.get_providers()[:1] != [CUDA]:
         return (
             "onnxruntime could not load its CUDA provider (driver, CUDA or cuDNN libraries missing, "
@@ -155,7 +158,7 @@ def _cuda_problem() -> str | None:
 # IR 8, opset 17, `y = Identity(x)` on float[1]: the smallest graph there is, as bytes, because
 # this floor must not import onnx.
 _IDENTITY = (
-    b"\x08\x08:3\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n"
+    b'\x08\x08:9\n\x12\n\x01x\x12\x01y"\x08Identity:\x00\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n'
     b"\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 
@@ -164,8 +167,8 @@ def _first_line(failure: BaseException) -> str:
     return str(failure).strip().splitlines()[0][:300] if str(failure).strip() else type(failure).__name__
 
 
-def session_options(options: RunOptions) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """onnxruntime's own SessionOptions for ours."""
+def session_options(options: RunOptions) -> Any:
+    """Onnxruntime's own SessionOptions for ours."""
     ort = onnxruntime()
     native = ort.SessionOptions()
     level = ort.GraphOptimizationLevel
@@ -174,7 +177,7 @@ def session_options(options: RunOptions) -> Any:  # noqa: ANN401 - onnxruntime s
     native.inter_op_num_threads = 1
     # Threads may spin while a run lasts, which keeps latency low, but not between runs.
     native.add_session_config_entry("session.force_spinning_stop", "1")
-    native.log_severity_level = 3
+    native.log_severity_level = FATAL
     if options.profile_prefix is not None:
         native.enable_profiling = True
         native.profile_file_prefix = options.profile_prefix

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import cast
 
 from infold.errors import RuntimeMissingError
 
-__all__ = ["onnxruntime"]
+__all__ = ["ERROR", "FATAL", "onnxruntime"]
+
+# onnxruntime's log levels. What it logs as an error it raises as well, and a caller's mistake
+# must not write lines that are no JSON into a server's log.
+ERROR, FATAL = 3, 4
 
 
 def onnxruntime() -> ModuleType:
@@ -16,10 +21,10 @@ def onnxruntime() -> ModuleType:
         RuntimeMissingError: Neither the `cpu` nor the `gpu` extra is installed.
     """
     try:
-        import onnxruntime as module  # noqa: PLC0415 - the first use pays, not every start
+        import onnxruntime as module
     except ImportError as missing:
         raise RuntimeMissingError from missing
     if not hasattr(module, "InferenceSession"):  # a leftover empty folder imports as a namespace
         raise RuntimeMissingError
-    module.set_default_logger_severity(3)
-    return module
+    module.set_default_logger_severity(FATAL)
+    return cast(ModuleType, module)

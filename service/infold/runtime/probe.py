@@ -64,9 +64,7 @@ def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> l
         (folder / "jobs.json").write_text(json.dumps(jobs))
         command = [sys.executable, "-c", "from infold.runtime.probe import child; child()", name]
         try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                command, capture_output=True, text=True, timeout=timeout_s, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired as late:
             where = _under_way(folder, runs)
             raise RuntimeCrashError(where, f"no result within {timeout_s:.0f} s") from late
@@ -74,7 +72,8 @@ def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> l
 
 
 def _write_job(folder: Path, index: int, run: Run) -> dict[str, Any]:
-    np.savez(folder / f"in{index}.npz", **{f"{n}": array for n, array in enumerate(run.tensors.values())})
+    for n, array in enumerate(run.tensors.values()):
+        np.save(folder / f"in{index}.{n}.npy", array)
     return {
         "path": str(run.path),
         "inputs": list(run.tensors),
@@ -115,20 +114,17 @@ def _cause(returncode: int) -> str:
 
 def child() -> None:
     """Entry of the child: run every job of the folder given as first argument."""
-    from infold.runtime.options import RunOptions  # noqa: PLC0415 - only the child runs anything
-    from infold.runtime.session import Session  # noqa: PLC0415
+    from infold.runtime.options import RunOptions
+    from infold.runtime.session import Session
 
     folder = Path(sys.argv[1])
     for index, job in enumerate(json.loads((folder / "jobs.json").read_text())):
-        options = RunOptions(
-            optimize=job["optimize"], disabled_optimizers=tuple(job["disabled_optimizers"])
-        )
+        options = RunOptions(optimize=job["optimize"], disabled_optimizers=tuple(job["disabled_optimizers"]))
         facts: dict[str, Any]
         try:
             folder_given = Path(job["external_folder"]) if job["external_folder"] else None
             session = Session(Path(job["path"]), options, external_folder=folder_given)
-            with np.load(folder / f"in{index}.npz", allow_pickle=False) as saved:
-                tensors = {name: saved[str(n)] for n, name in enumerate(job["inputs"])}
+            tensors = {name: np.load(folder / f"in{index}.{n}.npy") for n, name in enumerate(job["inputs"])}
             outputs = session.run(tensors)
             for n, array in enumerate(outputs.values()):
                 np.save(folder / f"out{index}.{n}.npy", array)

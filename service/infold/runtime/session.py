@@ -88,7 +88,7 @@ class Session:
                 providers=chosen,
                 disabled_optimizers=list(options.disabled_optimizers) or None,
             )
-        except Exception as failure:  # noqa: BLE001 - onnxruntime raises types of its own, many
+        except Exception as failure:
             raise _translated(path, failure) from failure
         if self._native.get_providers()[:1] != [provider]:
             raise DeviceError(str(options.placement.device), f"onnxruntime loaded {path} on the CPU instead")
@@ -100,7 +100,7 @@ class Session:
 
     @property
     def provider(self) -> str:
-        """onnxruntime's name of the device it runs on."""
+        """Onnxruntime's name of the device it runs on."""
         return str(self._native.get_providers()[0])
 
     def run(self, tensors: Tensors, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -119,7 +119,7 @@ class Session:
         names = [spec.name for spec in self.signature.outputs] if outputs is None else list(outputs)
         try:
             results = self._native.run(names, dict(tensors))
-        except Exception as failure:  # noqa: BLE001 - see above
+        except Exception as failure:
             raise _translated(self.path, failure) from failure
         return dict(zip(names, results, strict=True))
 
@@ -157,7 +157,7 @@ def cpu_operators(profile: Path) -> set[str]:
     }
 
 
-def _spec(path: Path, value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime ships no types
+def _spec(path: Path, value: Any) -> TensorSpec:
     if value.type not in DTYPES:
         raise NoKernelError(str(path), f"'{value.name}' is a {value.type}, which cannot be exchanged")
     shape = None if value.shape is None else tuple(value.shape)

@@ -120,7 +120,7 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Shapes inferred as far as onnx can; a model it cannot infer is taken as it is."""
     try:
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # noqa: BLE001 - shapes only help; the graph itself has been checked
+    except Exception:
         return proto
 
 

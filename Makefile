@@ -1,0 +1,61 @@
+# The interface of the repository; every target works on a machine with only Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKS  := deploy/locks
+
+.PHONY: help setup serve test check bench lock dist container clean
+
+help:           ## List the targets.
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# Hashes are checked for everything that comes from an index; the package itself is built from here.
+$(VENV)/.serve: $(VENV)/.venv pyproject.toml $(LOCKS)/serve.txt $(LOCKS)/build.txt
+	@echo "setting up $(VENV) (once)"
+	$(PIP) install --require-hashes -r $(LOCKS)/serve.txt -r $(LOCKS)/build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.serve $(LOCKS)/dev.txt
+	@echo "setting up development tools (once)"
+	$(PIP) install --require-hashes -r $(LOCKS)/dev.txt
+	touch $@
+
+setup: $(VENV)/.dev   ## Create .venv with everything that development needs.
+
+serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.0.0.1:8080.
+	rm -rf build/models
+	$(BIN)/infold convert examples/digits/digits.onnx --samples examples/digits/samples.npz \
+	    --repository build/models --name digits
+	exec $(BIN)/infold serve build/models
+
+test: $(VENV)/.dev    ## Run the tests.
+	$(BIN)/python -m pytest -n 2 -m "not container"
+
+check: $(VENV)/.dev   ## Lint, types, import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev   ## Measure; prints ratios against a baseline of the same run.
+	$(BIN)/python benchmarks/serving.py
+
+dist: $(VENV)/.dev    ## Build wheel and sdist into dist/.
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+container: $(VENV)/.dev ## Build and run the image; needs a Docker engine.
+	$(BIN)/python -m pytest -m container -s
+
+lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any registry's address.
+	$(BIN)/python deploy/locks/lock.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,201 @@
+"""JSON values to numpy and back, with the strict typing the protocol wants.
+
+1.7, true and "3" are no integers, 300 is no UINT8, and every refusal names the
+element: `inputs[0].data[7]`. Floats take integers; `null` is NaN, for floats only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from infold.errors import InvalidInputError
+from infold.tensors import Array
+
+__all__ = ["DATATYPES", "DTYPES", "decode_array", "encode_json", "json_ready"]
+
+# Names of the protocol for numpy's types; strings are objects.
+DATATYPES: dict[np.dtype[np.generic], str] = {
+    np.dtype(np.bool_): "BOOL",
+    np.dtype(np.uint8): "UINT8",
+    np.dtype(np.uint16): "UINT16",
+    np.dtype(np.uint32): "UINT32",
+    np.dtype(np.uint64): "UINT64",
+    np.dtype(np.int8): "INT8",
+    np.dtype(np.int16): "INT16",
+    np.dtype(np.int32): "INT32",
+    np.dtype(np.int64): "INT64",
+    np.dtype(np.float16): "FP16",
+    np.dtype(np.float32): "FP32",
+    np.dtype(np.float64): "FP64",
+    np.dtype(np.object_): "BYTES",
+}
+DTYPES = {name: dtype for dtype, name in DATATYPES.items()}
+
+MAX_RANK = 32
+
+_decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
+
+
+def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
+    """An array from its JSON text, nested as it is written.
+
+    Args:
+        raw: JSON of an array, nested at most 32 deep, or of one value.
+        dtype: Type of the elements; object for strings.
+        place: What to call it in an error.
+
+    Raises:
+        InvalidInputError: Not JSON, ragged, or an element that is not of this type.
+    """
+    depth = _depth(raw, place)
+    try:
+        values = _decoder(dtype, depth).decode(raw)
+        array = _to_array(values, dtype, depth)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        raise _explained(raw, dtype, place) from None
+    if dtype.kind in "iu" and array.size:
+        limits = np.iinfo(dtype.name)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise _explained(raw, dtype, place)
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if dtype.kind == "f" and np.isinf(result).any():
+        raise _explained(raw, dtype, place)
+    return result
+
+
+def _depth(raw: bytes, place: str) -> int:
+    depth = 0
+    for byte in raw:
+        if byte == 0x5B:
+            depth += 1
+            if depth > MAX_RANK:
+                raise InvalidInputError(place, f"nested more than {MAX_RANK} deep")
+        elif byte not in b" \t\r\n":
+            return depth
+    return depth
+
+
+def _decoder(dtype: np.dtype[np.generic], depth: int) -> msgspec.json.Decoder[Any]:
+    key = (dtype.kind, depth)
+    if key not in _decoders:
+        element: Any = {"b": bool, "f": float | None, "O": str}.get(dtype.kind, int)
+        for _ in range(depth):
+            element = list[element]
+        _decoders[key] = msgspec.json.Decoder(element)
+    return _decoders[key]
+
+
+def _to_array(values: Any, dtype: np.dtype[np.generic], depth: int) -> Array:
+    if dtype.kind == "O":
+        shape = _shape(values, depth)
+        array = np.empty(shape, np.object_)
+        array.reshape(-1)[:] = list(_leaves(values, depth))
+        return array
+    wide = {"b": np.bool_, "f": np.float64, "u": np.uint64}.get(dtype.kind, np.int64)
+    return np.array(values, wide)
+
+
+def _shape(values: Any, depth: int) -> tuple[int, ...]:
+    if depth == 0:
+        return ()
+    inner = {_shape(value, depth - 1) for value in values}
+    if len(inner) > 1:
+        raise ValueError("ragged")
+    return (len(values), *(inner.pop() if inner else (0,) * (depth - 1)))
+
+
+def _leaves(values: Any, depth: int) -> Iterator[Any]:
+    if depth == 0:
+        yield values
+        return
+    for value in values:
+        yield from _leaves(value, depth - 1)
+
+
+# -- explaining: the slow path, taken only for what is wrong ---------------------------------------
+
+
+def _explained(raw: bytes, dtype: np.dtype[np.generic], place: str) -> InvalidInputError:
+    """Find the first thing that is wrong with JSON that has failed to decode."""
+    try:
+        values = orjson.loads(raw)
+    except (orjson.JSONDecodeError, RecursionError):
+        return InvalidInputError(place, "not valid JSON")
+    name = DATATYPES[dtype]
+    found = _first_problem(values, place, _element_problem(dtype, name))
+    return found or InvalidInputError(place, f"not a regular array of {name}")
+
+
+def _first_problem(
+    values: Any,
+    place: str,
+    problem: Callable[[Any], str | None],
+) -> InvalidInputError | None:
+    if not isinstance(values, list):
+        text = problem(values)
+        return InvalidInputError(place, text) if text else None
+    lengths = {len(value) if isinstance(value, list) else -1 for value in values}
+    for index, value in enumerate(values):
+        if found := _first_problem(value, f"{place}[{index}]", problem):
+            return found
+        if len(lengths) > 1 and (len(value) if isinstance(value, list) else -1) != _length(values[0]):
+            return InvalidInputError(f"{place}[{index}]", "rows differ in length")
+    return None
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else -1
+
+
+def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        shown = orjson.dumps(value).decode()[:40]
+        if dtype.kind == "b":
+            return None if isinstance(value, bool) else f"{shown} is no {name}"
+        if dtype.kind == "O":
+            return None if isinstance(value, str) else f"{shown} is no {name}"
+        if dtype.kind == "f":
+            if value is None:
+                return None
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return f"{shown} is no {name}"
+            fits = abs(value) <= float(np.finfo(dtype.name).max)
+            return None if fits else f"{shown} does not fit {name}"
+        if isinstance(value, bool) or not isinstance(value, int):
+            whole = isinstance(value, float) and abs(value) >= 2**63
+            return f"{shown} does not fit {name}" if whole else f"{shown} is no {name}"
+        limits = np.iinfo(dtype.name)
+        return None if limits.min <= value <= limits.max else f"{shown} does not fit {name}"
+
+    return check
+
+
+# -- out ------------------------------------------------------------------------------------------
+
+
+def json_ready(array: Array) -> Any:
+    """An array as orjson writes it: numbers natively, strings as a list; NaN and Inf become null."""
+    if array.dtype == np.object_:
+        texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
+        return _nested(texts, array.shape)
+    return np.ascontiguousarray(array)
+
+
+def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:
+    if len(shape) == 0:
+        return values[0]
+    if len(shape) == 1:
+        return values
+    step = len(values) // shape[0] if shape[0] else 0
+    return [_nested(values[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
+
+
+def encode_json(content: Any) -> bytes:
+    """JSON text; numpy arrays are written in the fewest digits that round-trip."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,165 @@
+"""TF-Serving's REST dialect: `:predict` in rows (`instances`) or columns (`inputs`).
+
+Source: TensorFlow Serving RESTful API, "Predict API" and "Model status API".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from infold.errors import InvalidInputError, MalformedBodyError
+from infold.rest.codec import decode_array, encode_json, json_ready
+from infold.serving import Servable, State
+from infold.tensors import Array, Signature, Tensors, TensorSpec
+
+__all__ = ["decode_predict", "encode_predict", "model_status"]
+
+
+class _Predict(msgspec.Struct):
+    instances: msgspec.Raw = msgspec.Raw(b"")
+    inputs: msgspec.Raw = msgspec.Raw(b"")
+    signature_name: str | None = None
+
+
+_requests = msgspec.json.Decoder(_Predict)
+_columns = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_rows = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
+    """Read a predict request for a model.
+
+    Returns:
+        The tensors, and whether they came in rows.
+
+    Raises:
+        MalformedBodyError: The body is no such request.
+        InvalidInputError: A tensor does not fit; names the place.
+    """
+    try:
+        request = _requests.decode(body)
+    except RecursionError:
+        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
+        raise MalformedBodyError(f"not a predict request: {broken}") from None
+    instances, inputs = bytes(request.instances), bytes(request.inputs)
+    if bool(instances) == bool(inputs):
+        raise MalformedBodyError("exactly one of 'instances' and 'inputs' must be given")
+    tensors = _from_rows(instances, signature) if instances else _from_columns(inputs, signature)
+    for name, array in tensors.items():
+        spec = signature.input(name)
+        assert spec is not None
+        if problem := spec.mismatch(array):
+            place = "instances" if instances else "inputs"
+            raise InvalidInputError(f"{place}.{name}", problem)
+    return tensors, bool(instances)
+
+
+def _from_columns(raw: bytes, signature: Signature) -> dict[str, Array]:
+    if raw.lstrip()[:1] != b"{":
+        spec = _only_input(signature, "inputs")
+        return {spec.name: decode_array(raw, spec.dtype, "inputs")}
+    columns = _columns.decode(raw)
+    _check_names(list(columns), signature, "inputs")
+    return {
+        spec.name: decode_array(bytes(columns[spec.name]), spec.dtype, f"inputs.{spec.name}")
+        for spec in signature.inputs
+    }
+
+
+def _from_rows(raw: bytes, signature: Signature) -> dict[str, Array]:
+    try:
+        rows = _rows.decode(raw)
+    except msgspec.MsgspecError:
+        raise MalformedBodyError("instances: must be a list of rows") from None
+    named = [bytes(row).lstrip()[:1] == b"{" for row in rows]
+    if not any(named):
+        spec = _only_input(signature, "instances")
+        return {spec.name: decode_array(raw, spec.dtype, "instances")}
+    if not all(named):
+        raise MalformedBodyError("instances: rows with and without names are mixed")
+    cells: dict[str, list[Array]] = {spec.name: [] for spec in signature.inputs}
+    for index, row in enumerate(rows):
+        columns = _columns.decode(bytes(row))
+        _check_names(list(columns), signature, f"instances[{index}]")
+        for spec in signature.inputs:
+            place = f"instances[{index}].{spec.name}"
+            cells[spec.name].append(decode_array(bytes(columns[spec.name]), spec.dtype, place))
+    return {name: _stacked(name, arrays) for name, arrays in cells.items()}
+
+
+def _stacked(name: str, arrays: list[Array]) -> Array:
+    for index, array in enumerate(arrays):
+        if array.shape != arrays[0].shape:
+            detail = f"shape {list(array.shape)}, but the first row has {list(arrays[0].shape)}"
+            raise InvalidInputError(f"instances[{index}].{name}", detail)
+    return np.stack(arrays)
+
+
+def _only_input(signature: Signature, place: str) -> TensorSpec:
+    if len(signature.inputs) != 1:
+        known = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
+        raise InvalidInputError(place, f"the model has several inputs, name them: {known}")
+    return signature.inputs[0]
+
+
+def _check_names(names: list[str], signature: Signature, place: str) -> None:
+    wanted = [spec.name for spec in signature.inputs]
+    for name in names:
+        if name not in wanted:
+            raise InvalidInputError(place, f"the model has no input '{name}'; it has {', '.join(wanted)}")
+    for name in wanted:
+        if name not in names:
+            raise InvalidInputError(place, f"'{name}' is missing")
+
+
+def encode_predict(results: Tensors, signature: Signature, *, in_rows: bool) -> bytes:
+    """The response body in the shape of the request: rows as `predictions`, columns as `outputs`.
+
+    Raises:
+        InvalidInputError: Rows were asked for, but an output has no row for each.
+    """
+    if len(results) == 1:
+        only = json_ready(next(iter(results.values())))
+        return encode_json({"predictions" if in_rows else "outputs": only})
+    if not in_rows:
+        return encode_json({"outputs": {name: json_ready(array) for name, array in results.items()}})
+    lengths = {array.shape[:1] for array in results.values()}
+    if len(lengths) != 1 or lengths == {()}:
+        raise InvalidInputError("instances", "the outputs have no common rows; ask with 'inputs' instead")
+    rows = [
+        {spec.name: json_ready(results[spec.name][i]) for spec in signature.outputs}
+        for i in range(lengths.pop()[0])
+    ]
+    return encode_json({"predictions": rows})
+
+
+WIRE_STATES = {
+    State.LOADING: "LOADING",
+    State.READY: "AVAILABLE",
+    State.DRAINING: "UNLOADING",
+    State.UNLOADED: "END",
+    State.FAILED: "END",
+}
+
+
+def model_status(name: str, versions: list[Servable]) -> dict[str, Any]:
+    """The status object, newest version first; `name` and `ready` are KServe's additions."""
+    return {
+        "name": name,
+        "ready": any(each.state is State.READY for each in versions),
+        "model_version_status": [
+            {
+                "version": str(each.version.number),
+                "state": WIRE_STATES[each.state],
+                "status": {
+                    "error_code": "UNKNOWN" if each.state is State.FAILED else "OK",
+                    "error_message": each.reason,
+                },
+            }
+            for each in reversed(versions)
+        ],
+    }

@@ -1,0 +1,30 @@
+"""Protocol-free serving: what is on disk, what should be loaded, and how requests share a session.
+
+Knows neither HTTP nor ONNX graphs. Four nouns carry it: repository, manager,
+batcher, session; their deciding parts are pure functions of snapshots and of
+a number for a clock.
+"""
+
+from infold.serving.batch_queue import BatchQueue, Ticket
+from infold.serving.batcher import Batcher
+from infold.serving.events import Observer, SilentObserver
+from infold.serving.lifecycle import Servable, State
+from infold.serving.manager import ModelManager
+from infold.serving.repository import ModelRepository, ModelVersion
+from infold.serving.versions import Load, Unload, plan
+
+__all__ = [
+    "BatchQueue",
+    "Batcher",
+    "Load",
+    "ModelManager",
+    "ModelRepository",
+    "ModelVersion",
+    "Observer",
+    "Servable",
+    "SilentObserver",
+    "State",
+    "Ticket",
+    "Unload",
+    "plan",
+]

@@ -1,0 +1,39 @@
+"""What happened in the serving floor, for whoever keeps count: metrics, logs, tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Observer", "SilentObserver"]
+
+
+class Observer(Protocol):
+    """Told of everything worth counting; must return at once and never raise."""
+
+    def state_changed(self, model: str, version: int, state: str, reason: str) -> None:
+        """A version entered a state."""
+
+    def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
+        """The session ran once, for so many requests with so many rows in all."""
+
+    def batch_failed(self, model: str, version: int, requests: int) -> None:
+        """A run failed; its requests are tried again one by one."""
+
+    def waited(self, model: str, version: int, seconds: float) -> None:
+        """A request left the queue after so long."""
+
+
+class SilentObserver:
+    """Counts nothing."""
+
+    def state_changed(self, model: str, version: int, state: str, reason: str) -> None:
+        """See `Observer`."""
+
+    def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
+        """See `Observer`."""
+
+    def batch_failed(self, model: str, version: int, requests: int) -> None:
+        """See `Observer`."""
+
+    def waited(self, model: str, version: int, seconds: float) -> None:
+        """See `Observer`."""

@@ -1,0 +1,205 @@
+"""Keeps what is loaded in step with what is on disk, and hands out leases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError
+from infold.runtime import Placement, Session, available_cores
+from infold.runtime.options import Device, RunOptions
+from infold.runtime.session import nodes_left_on_cpu
+from infold.serving.batcher import Batcher
+from infold.serving.events import Observer, SilentObserver
+from infold.serving.lifecycle import Servable, State
+from infold.serving.repository import ModelRepository, ModelVersion
+from infold.serving.versions import Load, plan
+from infold.tensors import Array, Signature
+
+__all__ = ["ModelManager"]
+
+log = logging.getLogger(__name__)
+
+
+class ModelManager:
+    """All servables of one repository.
+
+    Args:
+        repository: Where models lie.
+        placement: The device that runs them.
+        observer: Told of what happens.
+    """
+
+    def __init__(
+        self, repository: ModelRepository, placement: Placement, observer: Observer | None = None
+    ) -> None:
+        self._repository = repository
+        self._placement = placement
+        self._observer = observer or SilentObserver()
+        self._servables: dict[str, dict[int, Servable]] = {}
+        self._is_draining = False
+
+    @property
+    def placement(self) -> Placement:
+        """The device that runs the models."""
+        return self._placement
+
+    @property
+    def is_ready(self) -> bool:
+        """Every model has a version that answers, and the service is not going down."""
+        return not self._is_draining and all(
+            any(servable.state is State.READY for servable in versions.values())
+            for versions in self._servables.values()
+        )
+
+    def models(self) -> list[str]:
+        """Names of all models, sorted."""
+        return sorted(self._servables)
+
+    def versions(self, name: str) -> list[Servable]:
+        """All versions of a model, oldest first.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        if name not in self._servables:
+            raise ModelNotFoundError(name)
+        return [servable for _, servable in sorted(self._servables[name].items())]
+
+    def find(self, name: str, version: int | None = None) -> Servable:
+        """The version asked for, or the newest that is ready.
+
+        Raises:
+            ModelNotFoundError: No such model or version.
+            ModelNotReadyError: It is there, but cannot answer.
+        """
+        versions = self._servables.get(name)
+        if versions is None:
+            raise ModelNotFoundError(name)
+        if version is not None:
+            servable = versions.get(version)
+            if servable is None or servable.state is State.UNLOADED:
+                raise ModelNotFoundError(name, version)
+        else:
+            newest_first = [servable for _, servable in sorted(versions.items(), reverse=True)]
+            ready = (each for each in newest_first if each.state is State.READY)
+            servable = next(ready, newest_first[0])
+        if servable.state is not State.READY:
+            raise ModelNotReadyError(name, servable.version.number, servable.state)
+        return servable
+
+    @contextmanager
+    def lease(self, name: str, version: int | None = None) -> Iterator[Servable]:
+        """Hold a servable, so that it is not unloaded meanwhile.
+
+        Raises:
+            As `find`.
+        """
+        servable = self.find(name, version)
+        servable.hold()
+        try:
+            yield servable
+        finally:
+            servable.let_go()
+
+    async def reconcile(self) -> None:
+        """Load what is missing and unload what is not wanted, until nothing is left to do.
+
+        A version that fails to load is kept as FAILED with its reason and not tried again.
+
+        Raises:
+            RepositoryError, ConfigError: The repository cannot be listed.
+        """
+        found = await asyncio.to_thread(self._repository.list)
+        for name in sorted({*found, *self._servables}):
+            on_disk = {version.number: version for version in found.get(name, ())}
+            policy = self._repository.policy(name)
+            held = self._servables.setdefault(name, {})
+            while action := plan(on_disk, {n: s.state for n, s in held.items()}, policy):
+                if isinstance(action, Load):
+                    await self._load(on_disk[action.version])
+                else:
+                    await self._unload(held[action.version])
+            if not on_disk and not any(s.state is State.READY for s in held.values()):
+                del self._servables[name]
+
+    async def close(self) -> None:
+        """Answer what was accepted, then unload everything."""
+        self._is_draining = True
+        ready = [s for held in self._servables.values() for s in held.values() if s.state is State.READY]
+        await asyncio.gather(*(self._unload(servable) for servable in ready))
+
+    def begin_drain(self) -> None:
+        """Turn not ready, so that load balancers look elsewhere; requests are still answered."""
+        self._is_draining = True
+
+    async def _load(self, version: ModelVersion) -> None:
+        servable = Servable(version)
+        self._servables[version.name][version.number] = servable
+        self._tell(servable)
+        try:
+            session, left_on_cpu = await asyncio.to_thread(self._open, version)
+        except InfoldError as failure:
+            servable.to(State.FAILED, str(failure))
+            self._tell(servable)
+            return
+        if left_on_cpu:
+            log.warning(
+                "nodes left on the cpu",
+                extra={"model": version.name, "version": version.number, "operators": left_on_cpu},
+            )
+        servable.attach(session, self._batcher(version, session))
+        servable.to(State.READY)
+        self._tell(servable)
+
+    def _open(self, version: ModelVersion) -> tuple[Session, tuple[str, ...]]:
+        config = version.config.session
+        options = RunOptions(
+            self._placement,
+            intra_op_threads=config.intra_op_threads or available_cores(),
+            disabled_optimizers=config.disabled_optimizers,
+        )
+        session = Session(version.path, options)
+        if self._placement.device is not Device.CUDA:
+            return session, ()
+        return session, nodes_left_on_cpu(version.path, options, _zeros(session.signature))
+
+    def _batcher(self, version: ModelVersion, session: Session) -> Batcher:
+        return Batcher(
+            (version.name, version.number),
+            session.run,
+            version.config.batching,
+            joinable=session.signature.is_batched and version.config.batching.max_rows > 1,
+            slots=1,
+            observer=self._observer,
+        )
+
+    async def _unload(self, servable: Servable) -> None:
+        servable.to(State.DRAINING)
+        self._tell(servable)
+        await servable.drain()
+        servable.to(State.UNLOADED)
+        self._tell(servable)
+
+    def _tell(self, servable: Servable) -> None:
+        version = servable.version
+        self._observer.state_changed(version.name, version.number, servable.state, servable.reason)
+        log.log(
+            logging.ERROR if servable.state is State.FAILED else logging.INFO,
+            "model %s",
+            servable.state.value,
+            extra={"model": version.name, "version": version.number}
+            | ({"reason": servable.reason} if servable.reason else {}),
+        )
+
+
+def _zeros(signature: Signature) -> dict[str, Array]:
+    """Inputs of zeros, open dimensions of length 1."""
+    return {
+        spec.name: np.zeros([d if isinstance(d, int) else 1 for d in spec.shape or ()], spec.dtype)
+        for spec in signature.inputs
+    }

@@ -1,0 +1,57 @@
+"""Everything the service can be told, read once: flag beats environment beats default.
+
+The environment is read here and nowhere else. docs/configuration.md lists every
+setting; a test says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infold.errors import ConfigError
+from infold.runtime.options import Device
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Settings of `infold serve`; each can be given as `INFOLD_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="INFOLD_", frozen=True, extra="forbid")
+
+    repository: Annotated[Path, Field(description="The model repository that is served.")] = Path("models")
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    device: Annotated[Device, Field(description="`cpu`, `cuda` or `auto`.")] = Device.CPU
+    log_level: Annotated[
+        str,
+        Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."),
+    ] = "info"
+    server_name: Annotated[str, Field(description="The name `/v2` answers.")] = "infold"
+    max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 64 * 2**20
+    deadline_s: Annotated[float, Field(gt=0, description="Seconds a request may take before it is 504.")] = (
+        30.0
+    )
+    drain_s: Annotated[
+        float, Field(ge=0, description="Seconds that accepted requests are given after SIGTERM.")
+    ] = 30.0
+
+    @classmethod
+    def read(cls, **flags: Any) -> Self:
+        """Settings from the environment with the given flags on top; None counts as not given.
+
+        Raises:
+            ConfigError: A setting makes no sense; names the variable or flag.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "settings"
+            place = f"--{name.replace('_', '-')}" if name in given else f"INFOLD_{name.upper()}"
+            raise ConfigError(place, f"{first['msg']}, not {first.get('input')!r}") from invalid

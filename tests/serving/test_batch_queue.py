@@ -1,0 +1,159 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+import pytest
+
+from infold.errors import QueueFullError
+from infold.serving import BatchQueue, Ticket
+
+
+def ticket(name: str, rows: int = 1, key: str = "k", at: float = 0.0, deadline: float | None = None) -> Ticket[str]:
+    return Ticket(name, rows, key, at, deadline)
+
+
+def names(tickets: list[Ticket[str]]) -> list[str]:
+    return [each.payload for each in tickets]
+
+
+def test_without_a_delay_whatever_waits_leaves_together() -> None:
+    """A delay of zero means: never wait for company, but take what is there."""
+    queue: BatchQueue[str] = BatchQueue(8, 0.0, 100)
+    for name in "abc":
+        queue.offer(ticket(name, at=5.0))
+    assert queue.due() == 5.0
+    batch, _ = queue.take(5.0)
+    assert names(batch) == ["a", "b", "c"]
+    assert queue.due() is None
+
+
+def test_with_a_delay_the_oldest_decides_when_the_batch_leaves() -> None:
+    """Company that comes later does not make the first one wait longer."""
+    queue: BatchQueue[str] = BatchQueue(8, 0.010, 100)
+    queue.offer(ticket("a", at=1.0))
+    queue.offer(ticket("b", at=1.009))
+    assert queue.due() == pytest.approx(1.010)
+    assert queue.take(1.009) == ([], [])
+    assert names(queue.take(1.0101)[0]) == ["a", "b"]
+
+
+def test_a_full_batch_leaves_at_once_whatever_the_delay() -> None:
+    """Nothing is gained by waiting when no row more would fit."""
+    queue: BatchQueue[str] = BatchQueue(4, 60.0, 100)
+    queue.offer(ticket("a", rows=3, at=1.0))
+    queue.offer(ticket("b", rows=1, at=2.0))
+    due = queue.due()
+    assert due is not None
+    assert due <= 2.0
+    assert names(queue.take(2.0)[0]) == ["a", "b"]
+
+
+def test_requests_of_different_keys_never_share_a_batch() -> None:
+    """Only equal dtypes and trailing shapes can be joined."""
+    queue: BatchQueue[str] = BatchQueue(8, 0.0, 100)
+    for name, key in (("a", "x"), ("b", "y"), ("c", "x")):
+        queue.offer(ticket(name, key=key))
+    assert names(queue.take(0.0)[0]) == ["a", "c"]
+    assert names(queue.take(0.0)[0]) == ["b"]
+
+
+def test_a_small_late_request_does_not_overtake_a_large_early_one() -> None:
+    """Order of arrival holds within a key, even where a gap could be filled."""
+    queue: BatchQueue[str] = BatchQueue(4, 0.0, 100)
+    for name, rows in (("a", 3), ("b", 2), ("c", 1)):
+        queue.offer(ticket(name, rows=rows))
+    assert names(queue.take(0.0)[0]) == ["a"]
+    assert names(queue.take(0.0)[0]) == ["b", "c"]
+
+
+def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
+    """The bound is on rows; the refused request leaves no trace."""
+    queue: BatchQueue[str] = BatchQueue(4, 0.0, 5)
+    queue.offer(ticket("a", rows=4))
+    with pytest.raises(QueueFullError):
+        queue.offer(ticket("b", rows=2))
+    queue.offer(ticket("c", rows=1))
+    assert queue.rows == 5
+
+
+def test_withdrawn_and_expired_requests_never_run() -> None:
+    """Who has left, or cannot be answered in time any more, takes no place in a batch."""
+    queue: BatchQueue[str] = BatchQueue(8, 0.0, 100)
+    gone, late, alive = ticket("gone"), ticket("late", deadline=1.0), ticket("alive", deadline=3.0)
+    for each in (gone, late, alive):
+        queue.offer(each)
+    assert queue.withdraw(gone)
+    assert not queue.withdraw(gone)
+    batch, expired = queue.take(2.0)
+    assert (names(batch), names(expired)) == (["alive"], ["late"])
+    assert (len(queue), queue.rows) == (0, 0)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Requests arrive, leave, expire and are taken in any order; nothing is lost or doubled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: BatchQueue[str] = BatchQueue(8, 0.5, 20)
+        self.now = 0.0
+        self.waiting: list[Ticket[str]] = []
+        self.count = 0
+
+    @rule(rows=st.integers(0, 9), key=st.sampled_from("xy"), patience=st.none() | st.floats(0.1, 3))
+    def arrive(self, rows: int, key: str, patience: float | None) -> None:
+        self.count += 1
+        deadline = None if patience is None else self.now + patience
+        new = ticket(str(self.count), rows, key, self.now, deadline)
+        held = sum(each.rows for each in self.waiting)
+        try:
+            self.queue.offer(new)
+        except QueueFullError:
+            assert self.waiting
+            assert held + rows > 20
+        else:
+            self.waiting.append(new)
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        if self.waiting:
+            chosen = data.draw(st.sampled_from(self.waiting))
+            assert self.queue.withdraw(chosen)
+            self.waiting.remove(chosen)
+
+    @rule(seconds=st.floats(0, 2))
+    def pass_time_and_take(self, seconds: float) -> None:
+        self.now += seconds
+        live = [t for t in self.waiting if t.deadline is None or t.deadline > self.now]
+        batch, expired = self.queue.take(self.now)
+        assert expired == [t for t in self.waiting if t not in live]
+        self.waiting = [t for t in live if t not in batch]
+        if not batch:
+            return
+        assert batch[0] is live[0]
+        assert len({t.key for t in batch}) == 1
+        assert sum(t.rows for t in batch) <= 8 or len(batch) == 1
+        same_key = [t for t in live if t.key == batch[0].key]
+        assert batch == same_key[: len(batch)]
+        oldest_waited = self.now - live[0].arrived
+        assert oldest_waited >= 0.5 - 1e-9 or sum(t.rows for t in same_key) >= 8
+
+    @invariant()
+    def counts_what_waits(self) -> None:
+        assert len(self.queue) == len(self.waiting)
+        assert self.queue.rows == sum(each.rows for each in self.waiting)
+        assert (self.queue.due() is None) == (not self.waiting)
+
+
+TestQueueMachine = QueueMachine.TestCase
+
+
+@given(st.lists(st.integers(1, 8), max_size=30))
+def test_everything_offered_comes_out_once_in_order(sizes: list[int]) -> None:
+    """Draining a queue gives back each request exactly once, in order of arrival."""
+    queue: BatchQueue[str] = BatchQueue(8, 0.0, 1000)
+    for index, rows in enumerate(sizes):
+        queue.offer(ticket(str(index), rows))
+    seen: list[str] = []
+    while len(queue):
+        seen += names(queue.take(0.0)[0])
+    assert seen == [str(index) for index in range(len(sizes))]

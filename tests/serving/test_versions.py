@@ -1,0 +1,71 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pytest
+
+from infold.serving import Load, State, Unload, plan
+from infold.serving.versions import wanted
+
+policies = st.sampled_from(["latest", "latest:1", "latest:2", "all", (1, 3)])
+
+
+def settle(found: set[int], held: dict[int, State], policy: str | tuple[int, ...], bad: set[int]) -> list[object]:
+    """Carry out the plan until it is quiet, versions in `bad` failing to load."""
+    actions: list[object] = []
+    while action := plan(found, held, policy):
+        actions.append(action)
+        assert len(actions) < 50, "the plan does not come to rest"
+        if isinstance(action, Load):
+            held[action.version] = State.FAILED if action.version in bad else State.READY
+        else:
+            held[action.version] = State.UNLOADED
+    return actions
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("latest", [4]), ("latest:2", [4, 3]), ("all", [4, 3, 1]), ((1, 3, 9), [3, 1])],
+)
+def test_a_policy_names_the_versions_it_wants(policy: str | tuple[int, ...], expected: list[int]) -> None:
+    """Numbers count, not names or dates; versions that are not there are not wanted."""
+    assert wanted({1, 3, 4}, policy) == expected
+
+
+def test_a_new_version_is_loaded_before_the_old_one_goes() -> None:
+    """A model is never without a version that answers."""
+    actions = settle({1, 2}, {1: State.READY}, "latest", bad=set())
+    assert actions == [Load(2), Unload(1)]
+
+
+def test_the_old_version_stays_when_the_new_one_fails() -> None:
+    """A corrupt upload must not take the model down."""
+    held = {1: State.READY}
+    actions = settle({1, 2}, held, "latest", bad={2})
+    assert actions == [Load(2)]
+    assert held[1] is State.READY
+
+
+def test_while_a_version_loads_nothing_is_unloaded() -> None:
+    """Its outcome is not known yet."""
+    assert plan({1, 2}, {1: State.READY, 2: State.LOADING}, "latest") is None
+
+
+def test_a_model_that_has_vanished_is_unloaded() -> None:
+    """Nothing on disk means nothing is wanted."""
+    assert plan(set(), {1: State.READY}, "latest") == Unload(1)
+
+
+@given(st.sets(st.integers(1, 5)), st.sets(st.integers(1, 5)), policies, st.sets(st.integers(1, 5)))
+def test_the_plan_always_comes_to_rest_and_serves_what_it_can(
+    found: set[int], ready: set[int], policy: str | tuple[int, ...], bad: set[int]
+) -> None:
+    """From any state: all wanted versions are tried, and if one works nothing unwanted is left."""
+    held = dict.fromkeys(ready, State.READY)
+    settle(found, held, policy, bad)
+    aspired = set(wanted(found, policy))
+    assert aspired <= set(held)
+    serving = {version for version, state in held.items() if state is State.READY}
+    if aspired & serving or not aspired:
+        assert serving <= aspired
+    else:
+        assert serving == ready
