@@ -49,7 +49,9 @@ def test_it_runs_without_rights_on_a_read_only_root(api: str) -> None:
     denied = subprocess.run(["docker", "exec", api, "python", "-c", probe], capture_output=True, text=True)
     assert "Read-only file system" in denied.stderr
     for tool in ("gcc", "/opt/infold/bin/pip", "/opt/build/bin/pip"):
-        missing = subprocess.run(["docker", "exec", api, "sh", "-c", f"command -v {tool}"], capture_output=True)
+        missing = subprocess.run(
+            ["docker", "exec", api, "sh", "-c", f"command -v {tool}"], capture_output=True
+        )
         assert missing.returncode != 0, tool
 
 

@@ -30,7 +30,9 @@ def tensor(name: str, array: np.ndarray, datatype: str) -> dict[str, object]:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def test_the_digits_network_reads_held_out_digits(client: httpx.Client, digits: dict[str, np.ndarray]) -> None:
+def test_the_digits_network_reads_held_out_digits(
+    client: httpx.Client, digits: dict[str, np.ndarray]
+) -> None:
     """The whole product at once: trained, converted, folded, served, asked."""
     answer = infer(client, "digits", tensor("image", digits["image"], "FP32"), id="a-1")
     body = answer.json()
@@ -208,9 +210,15 @@ GOOD = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
         ({"inputs": [{**GOOD, "shape": [2**40, 2**40]}]}, "inputs[0].shape: "),
         ({"inputs": [{**GOOD, "shape": ["1", 4]}]}, "inputs[0].shape[0]: '1' is no integer"),
         ({"inputs": [{**GOOD, "data": [1, 2, 3, "4"]}]}, 'inputs[0].data[3]: "4" is no FP32'),
-        ({"inputs": [{**GOOD, "data": [[1, 2], [3, 4]]}]}, "inputs[0].data: nested as [2, 2], but shape is [1, 4]"),
+        (
+            {"inputs": [{**GOOD, "data": [[1, 2], [3, 4]]}]},
+            "inputs[0].data: nested as [2, 2], but shape is [1, 4]",
+        ),
         ({"inputs": [{**GOOD, "data": [[1, 2, 3], [4]]}]}, "inputs[0].data[1]: rows differ in length"),
-        ({"inputs": [{k: v for k, v in GOOD.items() if k != "data"}]}, "inputs[0]: Object missing required field"),
+        (
+            {"inputs": [{k: v for k, v in GOOD.items() if k != "data"}]},
+            "inputs[0]: Object missing required field",
+        ),
         ({"inputs": [GOOD], "outputs": [{"name": "q"}]}, "outputs[0].name: the model has no output 'q'"),
         ({"inputs": [GOOD], "outputs": [{"name": "y"}] * 2}, "outputs[1].name: 'y' is asked for twice"),
         ({"inputs": [GOOD], "id": "x" * 300}, "id: longer than 256 bytes"),
@@ -237,7 +245,11 @@ def test_a_wrong_request_is_refused_by_its_place(client: httpx.Client, body: obj
         ("double", {"instances": [[1, 2, 3, True]]}, "instances[0][3]: true is no FP32"),
         ("pair", {"instances": [[1, 2]]}, "the model has several inputs, name them: 'a', 'b'"),
         ("pair", {"instances": [{"a": [1, 2]}]}, "instances[0]: 'b' is missing"),
-        ("pair", {"instances": [{"a": [1, 2], "b": [1, 2], "c": 1}]}, "instances[0]: the model has no input 'c'"),
+        (
+            "pair",
+            {"instances": [{"a": [1, 2], "b": [1, 2], "c": 1}]},
+            "instances[0]: the model has no input 'c'",
+        ),
         ("pair", {"instances": [{"a": [1, 2], "b": [1, 2]}, [1]]}, "rows with and without names are mixed"),
         ("pair", {"inputs": {"a": [[1, 2]], "b": [[1, 2.5]]}}, "inputs.b[0][1]: 2.5 is no INT64"),
         ("pair", {"inputs": {"a": [[1, 2]], "b": [[1, 2], [3, 4]]}}, "'batch'"),
@@ -316,7 +328,12 @@ def test_every_request_has_an_id_and_one_access_line(server: Server, client: htt
     assert re.fullmatch(r"[0-9a-f]{32}", made)
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     (line,) = [line for line in lines if line.get("request_id") == "order-66"]
-    assert (line["event"], line["method"], line["path"], line["status"]) == ("request answered", "GET", "/v2", 200)
+    assert (line["event"], line["method"], line["path"], line["status"]) == (
+        "request answered",
+        "GET",
+        "/v2",
+        200,
+    )
 
 
 def test_metrics_count_requests_and_runs(client: httpx.Client) -> None:
@@ -339,7 +356,16 @@ def test_the_schema_describes_the_tensor_routes_with_examples_that_work(client: 
     for name, example in examples.items():
         answer = client.post(f"/v2/models/{name}/infer", json=example["value"])
         assert answer.status_code == 200, (name, answer.text)
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    """All it loads comes from this server, so it works on a closed network."""
+    page = client.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(loaded) == 3
+    for path in loaded:
+        assert path.startswith("/docs/assets/")
+        assert client.get(path).status_code == 200
 
 
 def test_status_of_a_model_lists_its_versions(client: httpx.Client) -> None:
@@ -359,7 +385,9 @@ def test_sigterm_answers_what_was_accepted_and_exits_0(tmp_path: Path) -> None:
         answers: list[httpx.Response] = []
 
         def call() -> None:
-            answers.append(infer(client, "slow", {"name": "n", "shape": [1], "datatype": "INT64", "data": [SPINS]}))
+            answers.append(
+                infer(client, "slow", {"name": "n", "shape": [1], "datatype": "INT64", "data": [SPINS]})
+            )
 
         callers = [threading.Thread(target=call) for _ in range(3)]
         for caller in callers:

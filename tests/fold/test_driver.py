@@ -39,7 +39,7 @@ def test_a_shared_weight_is_copied() -> None:
     """Two convolutions share a weight; folding into one leaves the other's result alone, bit by bit."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y, float[N,4,3,3] z) {{
-            [first] c = Conv (x, w)  [bn] y = {BN} (c, {params('')})
+            [first] c = Conv (x, w)  [bn] y = {BN} (c, {params("")})
             [second] z = Conv (x, w) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
@@ -54,8 +54,8 @@ def test_two_norms_on_one_shared_weight() -> None:
     """Each convolution gets a copy of its own; the shared original goes when nobody reads it."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y, float[N,4,3,3] z) {{
-            c = Conv (x, w)  y = {BN} (c, {params('a_')})
-            d = Conv (x, w)  z = {BN} (d, {params('b_')}) }}""",
+            c = Conv (x, w)  y = {BN} (c, {params("a_")})
+            d = Conv (x, w)  z = {BN} (d, {params("b_")}) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4, 1, prefix="a_"), **norm(4, 2, prefix="b_")},
     )
     folded = fold(proto)
@@ -69,7 +69,7 @@ def test_shared_norm_parameters() -> None:
     """One set of parameters for two norms, one of which stays: the parameters stay with it."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] z) {{
-            c = Conv (x, w)  y = {BN} (c, {params('')})  r = Relu (y)  z = {BN} (r, {params('')}) }}""",
+            c = Conv (x, w)  y = {BN} (c, {params("")})  r = Relu (y)  z = {BN} (r, {params("")}) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
     folded = fold(proto)
@@ -81,7 +81,7 @@ def test_a_shared_bias_is_copied() -> None:
     """Another reader of the bias keeps the old one."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y, float[4] z) {{
-            c = Conv (x, w, b)  y = {BN} (c, {params('')})  z = Relu (b) }}""",
+            c = Conv (x, w, b)  y = {BN} (c, {params("")})  z = Relu (b) }}""",
         {"w": normal(4, 2, 3, 3), "b": normal(4, seed=2), **norm(4)},
     )
     folded = fold(proto)
@@ -93,7 +93,7 @@ def test_the_bias_may_also_be_a_norm_parameter() -> None:
     """One array in two roles is read in both before it is dropped."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
-            c = Conv (x, w, beta)  y = {BN} (c, {params('')}) }}""",
+            c = Conv (x, w, beta)  y = {BN} (c, {params("")}) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
     folded = fold(proto)
@@ -105,7 +105,7 @@ def test_a_weight_that_is_a_graph_output_stays() -> None:
     """The caller asked for the weight itself."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y, float[4,2,3,3] w) {{
-            c = Conv (x, w)  y = {BN} (c, {params('')}) }}""",
+            c = Conv (x, w)  y = {BN} (c, {params("")}) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
     folded = fold(proto)
@@ -122,8 +122,8 @@ def two_in_a_row(dtype: str = "float32") -> onnx.ModelProto:
     return model(
         f"""g ({kind}[N,2,5,5] x) => ({kind}[N,4,3,3] y) {{
             c = Conv (x, w)
-            [bn1] n = {BN} (c, {params('a_')})
-            [bn2] y = {BN} (n, {params('b_')}) }}""",
+            [bn1] n = {BN} (c, {params("a_")})
+            [bn2] y = {BN} (n, {params("b_")}) }}""",
         {
             "w": normal(4, 2, 3, 3, dtype=dtype),
             **norm(4, 1, prefix="a_", dtype=dtype),
@@ -154,7 +154,7 @@ def test_a_norm_and_a_chain_in_a_row() -> None:
     """A BatchNormalization and a written-out norm behind it both go into the convolution."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
-            c = Conv (x, w)  n = {BN} (c, {params('')})  s = Mul (n, k)  [tail] y = Sub (k, s) }}""",
+            c = Conv (x, w)  n = {BN} (c, {params("")})  s = Mul (n, k)  [tail] y = Sub (k, s) }}""",
         {"w": normal(4, 2, 3, 3), "k": normal(4, 1, 1, seed=3), **norm(4)},
     )
     folded = fold(proto)
@@ -169,7 +169,7 @@ def stacked(left: bool) -> onnx.ModelProto:
         data, weight, product = "float[N,3,5]", normal(4, 3), "MatMul (w, x)"
         return model(
             f"""g ({data} x) => (float[N,4,5] y) {{
-                h = {product}  [bn1] n = {BN} (h, {params('a_')})  [bn2] y = {BN} (n, {params('b_')}) }}""",
+                h = {product}  [bn1] n = {BN} (h, {params("a_")})  [bn2] y = {BN} (n, {params("b_")}) }}""",
             {"w": weight, **norm(4, 1, prefix="a_"), **norm(4, 2, prefix="b_")},
         )
     return model(
@@ -225,10 +225,10 @@ def test_decisions_come_in_graph_order() -> None:
     """Kept and folded norms are told in the order in which data meets them."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
-            [first] a = {BN} (x, {params('a_')})
-            c = Conv (a, w)  [second] b = {BN} (c, {params('b_')})
-            r = Relu (b)  [third] d = {BN} (r, {params('b_')})
-            e = Conv (d, w2)  [fourth] y = {BN} (e, {params('b_')}) }}""",
+            [first] a = {BN} (x, {params("a_")})
+            c = Conv (a, w)  [second] b = {BN} (c, {params("b_")})
+            r = Relu (b)  [third] d = {BN} (r, {params("b_")})
+            e = Conv (d, w2)  [fourth] y = {BN} (e, {params("b_")}) }}""",
         {
             "w": normal(4, 2, 3, 3),
             "w2": normal(4, 4, 1, 1),
@@ -271,7 +271,7 @@ def test_values_that_keep_their_name_keep_their_meaning() -> None:
     """The convolution now computes what the norm computed, under the norm's name; the old name is gone."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] z) {{
-            c = Conv (x, w)  n = {BN} (c, {params('')})  z = Relu (n) }}""",
+            c = Conv (x, w)  n = {BN} (c, {params("")})  z = Relu (n) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
     folded = fold(proto)
@@ -282,7 +282,7 @@ def test_new_names_never_collide() -> None:
     """A model may already use the names that folding would take."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y, float[N,4,3,3] z) {{
-            c = Conv (x, w)  y = {BN} (c, {params('')})
+            c = Conv (x, w)  y = {BN} (c, {params("")})
             d = Conv (x, taken)  z = Relu (d) }}""",
         {"w": normal(4, 2, 3, 3), "taken": normal(4, 2, 3, 3, seed=9), **norm(4)},
     )
@@ -315,7 +315,7 @@ def test_float32_statistics_behind_a_float16_convolution() -> None:
     numbers = {n: a if n in ("mean", "variance") else a.astype(np.float16) for n, a in norm(4).items()}
     proto = model(
         f"""g (float16[N,2,5,5] x) => (float16[N,4,3,3] y) {{
-            c = Conv (x, w)  y = {BN} (c, {params('')}) }}""",
+            c = Conv (x, w)  y = {BN} (c, {params("")}) }}""",
         {"w": normal(4, 2, 3, 3, dtype="float16"), **numbers},
     )
     folded = fold(proto)
@@ -333,9 +333,9 @@ def branches(names: tuple[str, str]) -> onnx.ModelProto:
         f"""g (float[N,2,5,5] x, bool p) => (float[N,4,3,3] y) {{
             y = If (p) <
               then_branch = t () => (float[N,4,3,3] {names[0]}) {{
-                c = Conv (x, w)  {names[0]} = {BN} (c, {params('a_')}) }},
+                c = Conv (x, w)  {names[0]} = {BN} (c, {params("a_")}) }},
               else_branch = e () => (float[N,4,3,3] {names[1]}) {{
-                d = Conv (x, w)  {names[1]} = {BN} (d, {params('b_')}) }}> }}""",
+                d = Conv (x, w)  {names[1]} = {BN} (d, {params("b_")}) }}> }}""",
         {"w": normal(4, 2, 3, 3), **norm(4, 1, prefix="a_"), **norm(4, 2, prefix="b_")},
     )
 
@@ -368,7 +368,7 @@ def test_a_norm_in_a_branch_behind_a_convolution_outside_is_kept() -> None:
         f"""g (float[N,2,5,5] x, bool p) => (float[N,4,3,3] y) {{
             c = Conv (x, w)
             y = If (p) <
-              then_branch = t () => (float[N,4,3,3] n) {{ n = {BN} (c, {params('')}) }},
+              then_branch = t () => (float[N,4,3,3] n) {{ n = {BN} (c, {params("")}) }},
               else_branch = e () => (float[N,4,3,3] m) {{ m = Identity (c) }}> }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
     )
@@ -384,7 +384,7 @@ def test_a_norm_in_the_body_of_a_loop_folds() -> None:
                 => (bool on, float[N,2,5,5] out) {{
                 on = Identity (go)
                 c = Conv <pads=[1,1,1,1]> (s, w)
-                n = {BN} (c, {params('')})
+                n = {BN} (c, {params("")})
                 out = Tanh (n) }}> }}""",
         {"w": normal(2, 2, 3, 3), "trips": np.array(3, np.int64), **norm(2)},
     )
@@ -481,7 +481,7 @@ def test_gemm_attributes_set_by_the_caller_are_not_guessed(attribute: str, call:
         f"""g (float[N,2] x) => (float[N,2] y) {{ y = local.block <{call}> (x) }}
         <domain: "local", opset_import: ["" : 17]>
         block <k> (a) => (r) {{ {weight} {vectors}
-            h = Gemm <{attribute}> (a, w, b)  r = {BN} (h, {params('')}) }}""",
+            h = Gemm <{attribute}> (a, w, b)  r = {BN} (h, {params("")}) }}""",
         extra=FUNCTION_OPSETS,
     )
     folded = fold(proto)
@@ -492,7 +492,7 @@ def test_gemm_attributes_set_by_the_caller_are_not_guessed(attribute: str, call:
 def test_a_weight_set_by_the_caller_is_not_constant() -> None:
     """A Constant node whose value is an attribute of its function has no value yet."""
     body = f"""{CONSTANTS.replace("w = Constant <value = float[4,1,1,1] {0.5, -1.5, 2.0, 0.75}> ()", "")}
-        k = Constant <value: tensor = @t> ()  c = Conv <group=4> (a, k)  r = {BN} (c, {params('')})"""
+        k = Constant <value: tensor = @t> ()  c = Conv <group=4> (a, k)  r = {BN} (c, {params("")})"""
     value = "float[4,1,1,1] {0.5, -1.5, 2.0, 0.75}"
     proto = with_function(body, f" <t = {value}>", attributes="<t>")
     (refusal,) = fold(proto).only.refusals
@@ -503,7 +503,8 @@ def test_two_functions_that_use_the_same_names_are_told_apart() -> None:
     """Names inside functions are their own; the report still counts every norm."""
     body = f"{CONSTANTS} c = Conv <group=4> (a, w)  r = {BN} (c, {params('')})"
     functions = "".join(
-        f'<domain: "local", opset_import: ["" : 17]> {name} (a) => (r) {{ {body} }}\n' for name in ("one", "two")
+        f'<domain: "local", opset_import: ["" : 17]> {name} (a) => (r) {{ {body} }}\n'
+        for name in ("one", "two")
     )
     proto = model(
         f"g (float[N,4,5,5] x) => (float[N,4,5,5] y) {{ m = local.one (x)  y = local.two (m) }}\n{functions}",
@@ -519,7 +520,7 @@ def test_a_function_keeps_its_output_when_the_convolution_is_one_too() -> None:
     proto = model(
         f"""g (float[N,4,5,5] x) => (float[N,4,5,5] y, float[N,4,5,5] z) {{ y, z = local.block (x) }}
         <domain: "local", opset_import: ["" : 17]>
-        block (a) => (c, r) {{ {CONSTANTS} c = Conv <group=4> (a, w)  r = {BN} (c, {params('')}) }}""",
+        block (a) => (c, r) {{ {CONSTANTS} c = Conv <group=4> (a, w)  r = {BN} (c, {params("")}) }}""",
         extra=FUNCTION_OPSETS,
     )
     (refusal,) = fold(proto).only.refusals
@@ -530,7 +531,7 @@ def test_a_node_of_another_domain_is_no_norm() -> None:
     """Somebody else's BatchNormalization means whatever they say it means."""
     proto = model(
         f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
-            c = Conv (x, w)  y = other.BatchNormalization (c, {params('')}) }}""",
+            c = Conv (x, w)  y = other.BatchNormalization (c, {params("")}) }}""",
         {"w": normal(4, 2, 3, 3), **norm(4)},
         extra=', "other" : 1',
     )

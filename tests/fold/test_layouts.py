@@ -39,7 +39,7 @@ class Case:
 
     def proto(self, seed: int) -> onnx.ModelProto:
         kind = ONNX_TYPES[self.dtype]
-        text = f"""g ({kind}[N,{','.join(map(str, self.shape[1:]))}] x) => ({kind} y) {{
+        text = f"""g ({kind}[N,{",".join(map(str, self.shape[1:]))}] x) => ({kind} y) {{
             {self.node}
             {self.tail}
         }}"""
@@ -333,7 +333,9 @@ def test_matmul_of_rank_2_becomes_gemm() -> None:
 
 def test_matmul_and_bias_of_rank_2_become_gemm() -> None:
     """One node instead of MatMul, Add and norm."""
-    case = Case("[op] p = MatMul (x, w)  [bias] h = Add (b, p)", (3, 2), 4, {"w": normal(2, 4), "b": normal(4)})
+    case = Case(
+        "[op] p = MatMul (x, w)  [bias] h = Add (b, p)", (3, 2), 4, {"w": normal(2, 4), "b": normal(4)}
+    )
     assert assert_folds(case, 0, "MatMul").ops == ["Gemm"]
 
 
@@ -357,7 +359,10 @@ def test_a_pure_scale_leaves_a_matmul_bare() -> None:
 def test_no_bias_is_added_for_a_pure_scale() -> None:
     """A Conv without bias stays without one where the norm shifts nothing."""
     channels = 4
-    numbers = norm(channels) | {"beta": np.zeros(channels, np.float32), "mean": np.zeros(channels, np.float32)}
+    numbers = norm(channels) | {
+        "beta": np.zeros(channels, np.float32),
+        "mean": np.zeros(channels, np.float32),
+    }
     proto = model(
         """g (float[N,2,6,6] x) => (float[N,4,4,4] y) {
             c = Conv (x, w)  y = BatchNormalization (c, gamma, beta, mean, variance) }""",

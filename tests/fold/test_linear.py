@@ -36,7 +36,9 @@ def conv_transpose_weight(
     return Weight(stored, dtype, out_axis=1, in_axis=0, groups=groups)
 
 
-def matrix_weight(rng: np.random.Generator, transposed: bool, dtype: ir.DataType = ir.DataType.DOUBLE) -> Weight:
+def matrix_weight(
+    rng: np.random.Generator, transposed: bool, dtype: ir.DataType = ir.DataType.DOUBLE
+) -> Weight:
     """Four outputs and three inputs, stored [O, I] or [I, O]."""
     shape, axes = ((4, 3), (0, 1)) if transposed else ((3, 4), (1, 0))
     return Weight(rng.standard_normal(shape).astype(dtype.numpy()), dtype, *axes)

@@ -225,15 +225,27 @@ def disguised(node: str, opset: int) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("opset", "node", "reason"),
     [
-        (15, "y, m, v = BatchNormalization <training_mode=1> (c, gamma, beta, mean, variance)", "training-mode"),
-        (14, "y, m, v = BatchNormalization <training_mode=1> (c, gamma, beta, mean, variance)", "training-mode"),
+        (
+            15,
+            "y, m, v = BatchNormalization <training_mode=1> (c, gamma, beta, mean, variance)",
+            "training-mode",
+        ),
+        (
+            14,
+            "y, m, v = BatchNormalization <training_mode=1> (c, gamma, beta, mean, variance)",
+            "training-mode",
+        ),
         (15, "y = BatchNormalization <training_mode=1> (c, gamma, beta, mean, variance)", "training-mode"),
         (9, "y, m, v, sm, sv = BatchNormalization (c, gamma, beta, mean, variance)", "training-mode"),
         (7, "y, m, v, sm, sv = BatchNormalization (c, gamma, beta, mean, variance)", "training-mode"),
         (6, "y = BatchNormalization <is_test=0> (c, gamma, beta, mean, variance)", "training-mode"),
         (6, "y = BatchNormalization (c, gamma, beta, mean, variance)", "training-mode"),
         (7, "y = BatchNormalization <spatial=0> (c, gamma, beta, mean, variance)", "axis-mismatch"),
-        (6, "y = BatchNormalization <is_test=1, spatial=0> (c, gamma, beta, mean, variance)", "axis-mismatch"),
+        (
+            6,
+            "y = BatchNormalization <is_test=1, spatial=0> (c, gamma, beta, mean, variance)",
+            "axis-mismatch",
+        ),
     ],
 )
 def test_training_is_seen_through_every_disguise(opset: int, node: str, reason: str) -> None:
@@ -250,7 +262,10 @@ def test_training_is_seen_through_every_disguise(opset: int, node: str, reason: 
         (9, "y = BatchNormalization (c, gamma, beta, mean, variance)"),
         (8, "y = BatchNormalization <spatial=1> (c, gamma, beta, mean, variance)"),
         (6, "y = BatchNormalization <is_test=1> (c, gamma, beta, mean, variance)"),
-        (1, "y = BatchNormalization <is_test=1, consumed_inputs=[0,0,0,1,1]> (c, gamma, beta, mean, variance)"),
+        (
+            1,
+            "y = BatchNormalization <is_test=1, consumed_inputs=[0,0,0,1,1]> (c, gamma, beta, mean, variance)",
+        ),
     ],
 )
 def test_inference_folds_in_every_opset(opset: int, node: str) -> None:

@@ -191,7 +191,8 @@ def test_division_by_zero_is_refused() -> None:
 def test_integer_arithmetic_is_no_site() -> None:
     """Shape arithmetic on integers is passed over."""
     proto = model(
-        "g (float[N,4] x) => (int64[2] y) { s = Shape (x)  y = Mul (s, k) }", {"k": np.array([2, 2], np.int64)}
+        "g (float[N,4] x) => (int64[2] y) { s = Shape (x)  y = Mul (s, k) }",
+        {"k": np.array([2, 2], np.int64)},
     )
     assert fold(proto).report.decisions == ()
 
@@ -264,7 +265,9 @@ def test_cast_parameters() -> None:
 
 def test_a_cast_that_rounds_is_taken_at_its_word() -> None:
     """Parameters that the model itself rounds to float16 are folded as rounded."""
-    proto = conv_then("h = Cast <to=10> (k)  k1 = Cast <to=1> (h)  y = Mul (c, k1)", {"k": shaped(3, *CHANNEL)})
+    proto = conv_then(
+        "h = Cast <to=10> (k)  k1 = Cast <to=1> (h)  y = Mul (c, k1)", {"k": shaped(3, *CHANNEL)}
+    )
     folded = fold(proto)
     rounded = shaped(3, *CHANNEL).astype(np.float16).astype(np.float32)
     same = conv_then("y = Mul (c, k)", {"k": rounded})
@@ -341,4 +344,3 @@ def test_a_from_scratch_norm_with_channel_parameters_folds_to_its_number() -> No
     assert folded.ops == ["Conv"]
     (y,) = run(folded.proto, {"x": np.array([5, 1], np.float32).reshape(1, 2, 1, 1)})
     assert y.reshape(-1).tolist() == [6.5, 0.5]
-

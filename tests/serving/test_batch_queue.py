@@ -8,7 +8,9 @@ from infold.errors import QueueFullError
 from infold.serving import BatchQueue, Ticket
 
 
-def ticket(name: str, rows: int = 1, key: str = "k", at: float = 0.0, deadline: float | None = None) -> Ticket[str]:
+def ticket(
+    name: str, rows: int = 1, key: str = "k", at: float = 0.0, deadline: float | None = None
+) -> Ticket[str]:
     return Ticket(name, rows, key, at, deadline)
 
 

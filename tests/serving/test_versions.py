@@ -9,7 +9,9 @@ from infold.serving.versions import wanted
 policies = st.sampled_from(["latest", "latest:1", "latest:2", "all", (1, 3)])
 
 
-def settle(found: set[int], held: dict[int, State], policy: str | tuple[int, ...], bad: set[int]) -> list[object]:
+def settle(
+    found: set[int], held: dict[int, State], policy: str | tuple[int, ...], bad: set[int]
+) -> list[object]:
     """Carry out the plan until it is quiet, versions in `bad` failing to load."""
     actions: list[object] = []
     while action := plan(found, held, policy):

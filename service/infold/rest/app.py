@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope
 from infold import __version__
 from infold.errors import InfoldError, ModelNotFoundError, SessionError
 from infold.rest import v1, v2
+from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
 from infold.rest.metrics import Metrics
 from infold.rest.openapi import add_tensor_routes
 from infold.rest.problems import headers_of, status_of
@@ -126,6 +127,8 @@ def create_app(settings: Settings, placement: Placement | None = None) -> FastAP
         version=__version__,
         description="Open Inference Protocol v2 and TF-Serving's predict over onnxruntime.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     _add_tensor_endpoints(app, service)
@@ -133,6 +136,7 @@ def create_app(settings: Settings, placement: Placement | None = None) -> FastAP
     _add_v2_metadata(app, service)
     _add_v1_status(app, service)
     _add_problem_handlers(app)
+    add_docs_page(app)
     app.add_middleware(Edge, metrics=service.metrics)
     app.openapi = _openapi(app, service)  # type: ignore[method-assign]
     return app
@@ -240,7 +244,11 @@ def _add_problem_handlers(app: FastAPI) -> None:
 def _openapi(app: FastAPI, service: Service) -> Callable[[], dict[str, Any]]:
     def build() -> dict[str, Any]:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            openapi_version=OPENAPI_VERSION,
+            description=app.description,
+            routes=app.routes,
         )
         return add_tensor_routes(schema, service.models)
 

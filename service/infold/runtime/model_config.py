@@ -29,7 +29,7 @@ class Batching:
         capacity_rows: Most rows that may wait; beyond that callers are refused.
     """
 
-    max_rows: int = 32
+    max_rows: int = 64
     max_delay_s: float = 0.0
     capacity_rows: int = 256
 
