@@ -106,7 +106,7 @@ def compare(want: list[Array], got: list[Array], allowed: list[F64], where: str)
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """onnxruntime without graph optimizations, on one thread: it folds norms by itself otherwise."""
+    """Onnxruntime without graph optimizations, on one thread: it folds norms by itself otherwise."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -135,7 +135,7 @@ class ConvTranspose(OpRun):
 
     op_domain = ""
 
-    def _run(self, x: F64, w: F64, b: F64 | None = None, **attributes: Any) -> tuple[F64]:  # noqa: ANN401
+    def _run(self, x: F64, w: F64, b: F64 | None = None, **attributes: Any) -> tuple[F64]:
         space = x.ndim - 2
         group = attributes.get("group") or 1
         strides = attributes.get("strides") or [1] * space
@@ -209,7 +209,7 @@ def count_roundings(model: onnx.ModelProto) -> int:
     return total
 
 
-def fan_in(dims: Any) -> int:  # noqa: ANN401 - a repeated protobuf field
+def fan_in(dims: Any) -> int:
     """No output sums up more products than this, whichever axis of the weight counts outputs."""
     lengths = list(dims) or [1]
     return int(np.prod(lengths)) // min(lengths[0], lengths[1] if len(lengths) > 1 else lengths[0])

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, model, norm, normal
-from oracle import assert_equal_within_rounding
 
+from graphs import conv_norm, model, norm, normal
 from infold.convert.frontends.onnx import MAX_IR_VERSION, MAX_OPSET, load
 from infold.errors import SourceError
+from oracle import assert_equal_within_rounding
 
 
 def save(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
@@ -114,7 +114,7 @@ def test_flipped_bits_are_refused_or_harmless(tmp_path: Path) -> None:
     """Whatever byte of the header is damaged, the answer is a model or a SourceError, never a crash."""
     good = save(conv_norm(), tmp_path).read_bytes()
     path = tmp_path / "flipped.onnx"
-    for place in range(0, 80):
+    for place in range(80):
         damaged = bytearray(good)
         damaged[place] ^= 0xFF
         path.write_bytes(bytes(damaged))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import model
 
+from graphs import model
 from infold.convert.samples import OPEN_SPACE, ROWS, draw_samples, load_samples, signature_of
 from infold.errors import SamplesError
 from infold.tensors import Array, Signature
@@ -152,7 +152,7 @@ def test_a_golden_file_holds_samples_too(tmp_path: Path) -> None:
 
 
 def test_numbers_are_cast_where_that_is_safe(tmp_path: Path) -> None:
-    """numpy's own float64 and int32 fit float32 and int64."""
+    """Numpy's own float64 and int32 fit float32 and int64."""
     loaded = load_samples(npz(tmp_path, x=X.astype(np.float64), i=I.astype(np.int32)), signature(TWO))
     assert [loaded[name].dtype.name for name in ("x", "i")] == ["float32", "int64"]
 
@@ -204,7 +204,7 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
 
 def test_a_zip_of_something_else_is_no_npz(tmp_path: Path) -> None:
     """Members that are no arrays are not taken for arrays."""
-    import zipfile  # noqa: PLC0415
+    import zipfile
 
     path = tmp_path / "samples.npz"
     with zipfile.ZipFile(path, "w") as archive:

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+
 from servers import ROOT, Server, running
 
 

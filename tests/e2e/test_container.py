@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
+
 from servers import ROOT
 
 pytestmark = pytest.mark.container

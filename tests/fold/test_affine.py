@@ -122,7 +122,7 @@ def test_of_batch_norm_is_the_formula(channels: int, data: st.DataObject) -> Non
 
 
 def test_of_batch_norm_by_hand() -> None:
-    """gamma 6, beta 1, mean 2, variance 8, epsilon 1 is scale 2 and shift -3."""
+    """Gamma 6, beta 1, mean 2, variance 8, epsilon 1 is scale 2 and shift -3."""
     one = np.ones(1)
     affine = Affine.of_batch_norm(6 * one, one, 2 * one, 8 * one, 1.0)
     assert affine.scale.tolist() == [2.0] and affine.shift.tolist() == [-3.0]

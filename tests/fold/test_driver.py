@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
+
 from graphs import (
     Folded,
     conv_norm,
@@ -19,9 +20,8 @@ from graphs import (
     relu_only,
     to_ir,
 )
-from oracle import assert_equal_within_rounding, run
-
 from infold.fold import Outcome, Reason, fold_batch_norms
+from oracle import assert_equal_within_rounding, run
 
 X = {"x": normal(2, 2, 5, 5, seed=7)}
 BN = "BatchNormalization <epsilon=0.001>"

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from graphs import ONNX_TYPES, Folded, fold, model, norm, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_equal_within_rounding
 
+from graphs import ONNX_TYPES, Folded, fold, model, norm, normal
 from infold.fold import Reason
 from infold.tensors import Array
+from oracle import assert_equal_within_rounding
 
 SEEDS = st.integers(0, 2**16)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, fold, model, norm, normal, op_types
 
+from graphs import conv_norm, fold, model, norm, normal, op_types
 from infold.fold import Outcome, Reason
 
 BN = "BatchNormalization <epsilon=0.001>"
@@ -281,7 +281,7 @@ def test_empty_extra_outputs_are_inference() -> None:
 
 
 def test_empty_extra_outputs_are_cut_where_the_norm_stays() -> None:
-    """onnxruntime crashes on them, so a norm that is kept loses them."""
+    """Onnxruntime crashes on them, so a norm that is kept loses them."""
     proto = graph_input()
     proto.opset_import[0].version = 9
     proto.graph.node[0].output.extend(["", "", "", ""])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Folded, fold, model, norm, normal
-from oracle import assert_equal_within_rounding, run
 
+from graphs import Folded, fold, model, norm, normal
 from infold.fold import Reason
 from infold.tensors import Array
+from oracle import assert_equal_within_rounding, run
 
 C = 4
 CHANNEL = (1, C, 1, 1)

@@ -89,7 +89,7 @@ def test_sessions_take_the_available_cores(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_optimization_is_all_or_nothing() -> None:
     """Proofs need a graph that runs as it is written."""
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
     levels = onnxruntime.GraphOptimizationLevel
     assert session_options(RunOptions()).graph_optimization_level == levels.ORT_ENABLE_ALL
@@ -98,7 +98,7 @@ def test_optimization_is_all_or_nothing() -> None:
 
 @pytest.fixture
 def cpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime as the CPU wheel has it."""
+    """Onnxruntime as the CPU wheel has it."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
 
 
@@ -154,10 +154,10 @@ def test_what_the_driver_says_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_probe_graph_is_a_model() -> None:
     """The bytes that stand for `y = Identity(x)` load and run."""
-    import numpy as np  # noqa: PLC0415
-    import onnxruntime  # noqa: PLC0415
+    import numpy as np
+    import onnxruntime
 
-    from infold.runtime.options import _IDENTITY  # noqa: PLC0415
+    from infold.runtime.options import _IDENTITY
 
     session = onnxruntime.InferenceSession(_IDENTITY, providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.array([2.5], np.float32)})[0].tolist() == [2.5]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, model, normal
 
+from graphs import conv_norm, model, normal
 from infold.errors import NoKernelError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated
 from infold.tensors import Array

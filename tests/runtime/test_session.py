@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, model, normal
-from oracle import run
 
+from graphs import conv_norm, model, normal
 from infold.errors import NoKernelError, SessionError
 from infold.runtime import Session
 from infold.runtime.options import RunOptions
+from oracle import run
 
 
 def save(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:

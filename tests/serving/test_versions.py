@@ -1,7 +1,6 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from infold.serving import Load, State, Unload, plan
 from infold.serving.versions import wanted

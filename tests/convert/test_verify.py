@@ -1,0 +1,266 @@
+"""The proof, put to the proof: planted errors are found and named, honest rounding passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graphs import fold, model, norm, normal
+from numpy.typing import NDArray
+
+from infold.convert import Sampling, verify
+from infold.convert.verify import Proof
+
+CHANNELS = 64
+F32 = NDArray[np.float32]
+BN = "BatchNormalization <epsilon=0.001>"
+
+
+def network() -> onnx.ModelProto:
+    """Three layers with a norm each: convolution, convolution, dense."""
+    weights = {
+        "w1": normal(CHANNELS, 3, 3, 3, seed=1) / 5,
+        "w2": normal(CHANNELS, CHANNELS, 1, 1, seed=2) / 8,
+        "w3": normal(CHANNELS, CHANNELS, seed=3) / 8,
+    }
+    for layer in (1, 2, 3):
+        weights |= {f"{name}{layer}": array for name, array in norm(CHANNELS, layer).items()}
+
+    def parameters(layer: int) -> str:
+        return ", ".join(f"{name}{layer}" for name in ("gamma", "beta", "mean", "variance"))
+
+    return model(
+        f"""g (float[N,3,6,6] x) => (float[N,{CHANNELS}] y) {{
+            [conv1] c1 = Conv <pads=[1,1,1,1]> (x, w1)  [bn1] n1 = {BN} (c1, {parameters(1)})
+            r1 = Relu (n1)
+            [conv2] c2 = Conv (r1, w2)  [bn2] n2 = {BN} (c2, {parameters(2)})
+            r2 = Relu (n2)  p = GlobalAveragePool (r2)  f = Flatten (p)
+            [dense] h = Gemm (f, w3)  [bn3] n3 = {BN} (h, {parameters(3)})
+            y = Relu (n3) }}""",
+        weights,
+    )
+
+
+def planted(layer: int, change: Callable[[F32], Any], *, bias: bool = False) -> onnx.ModelProto:
+    """The folded network with one layer's weight or bias edited in place."""
+    folded = fold(network()).proto
+    node = [each for each in folded.graph.node if each.op_type in ("Conv", "Gemm")][layer - 1]
+    name = node.input[2 if bias else 1]
+    tensor = next(each for each in folded.graph.initializer if each.name == name)
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+    return folded
+
+
+def proof_of(unfolded: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, **sampling: Any) -> Proof:  # noqa: ANN401
+    paths = folder / "unfolded.onnx", folder / "folded.onnx"
+    for path, proto in zip(paths, (unfolded, folded), strict=True):
+        path.write_bytes(proto.SerializeToString())
+    return verify(*paths, Sampling(**sampling))[1]
+
+
+def test_honest_rounding_passes(tmp_path: Path) -> None:
+    """Every site and every output is within its bound, and not merely just."""
+    proof = proof_of(network(), fold(network()).proto, tmp_path)
+    assert proof.passed
+    assert [site.site for site in proof.sites] == ["bn1", "bn2", "bn3"]
+    assert [site.fan_in for site in proof.sites] == [27, CHANNELS, CHANNELS]
+    for site in proof.sites:
+        assert 0 < site.comparison.max_abs < site.comparison.bound
+        assert site.comparison.bound < 1e-3 * 30, "a bound that allows visible errors proves nothing"
+
+
+def flip_one_element(w: F32) -> None:
+    place = np.unravel_index(np.abs(w).argmax(), w.shape)
+    w[place] = -w[place]
+
+
+def negate_channel(w: F32) -> None:
+    w[17] = -w[17]
+
+
+def swap_channels(w: F32) -> None:
+    w[[3, 4]] = w[[4, 3]]
+
+
+def scale_wrong_axis(w: F32) -> None:
+    w[:, 1] *= np.float32(1.01)
+
+
+def reverse_inputs(w: F32) -> None:
+    w[...] = w[:, ::-1]
+
+
+def nudge_channel(w: F32) -> None:
+    w[63] *= np.float32(1.001)
+
+
+WEIGHT_ERRORS = [
+    (flip_one_element, 1),
+    (negate_channel, 1),
+    (negate_channel, 3),
+    (swap_channels, 2),
+    (scale_wrong_axis, 3),
+    (reverse_inputs, 2),
+    (nudge_channel, 2),
+]
+
+
+@pytest.mark.parametrize(("error", "layer"), WEIGHT_ERRORS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_planted_weight_error_is_found_where_it_is(
+    tmp_path: Path, error: Callable[[F32], None], layer: int
+) -> None:
+    """One sign, one channel of 64, two channels swapped, one axis mixed up: the first site off is the culprit."""
+    if layer == 3:  # the dense layer stores inputs first
+        proof = proof_of(network(), planted(layer, lambda w: error(w.T)), tmp_path)
+    else:
+        proof = proof_of(network(), planted(layer, error), tmp_path)
+    assert not proof.passed
+    assert proof.first_off is not None and proof.first_off.site == f"bn{layer}"
+    assert f"'bn{layer}'" in proof.failure()
+
+
+def test_a_planted_bias_error_is_found_where_it_is(tmp_path: Path) -> None:
+    """A shift with the wrong sign on one channel."""
+
+    def negate_largest(b: F32) -> None:
+        b[np.abs(b).argmax()] *= -1
+
+    proof = proof_of(network(), planted(2, negate_largest, bias=True), tmp_path)
+    assert proof.first_off is not None and proof.first_off.site == "bn2"
+
+
+def test_a_forgotten_epsilon_is_found(tmp_path: Path) -> None:
+    """Folding with epsilon 0 instead of 0.001 is off by half a thousandth: far beyond rounding."""
+    wrong = network()
+    for node in wrong.graph.node:
+        if node.name == "bn2":
+            node.attribute[0].f = 0.0
+    proof = proof_of(network(), fold(wrong).proto, tmp_path)
+    assert proof.first_off is not None and proof.first_off.site == "bn2"
+
+
+def test_a_difference_that_is_not_finite_is_found(tmp_path: Path) -> None:
+    """NaN on one side only is infinitely far off."""
+
+    def poison(b: F32) -> None:
+        b[5] = np.nan
+
+    proof = proof_of(network(), planted(2, poison, bias=True), tmp_path)
+    assert not proof.passed
+    assert proof.first_off is not None and proof.first_off.site == "bn2"
+
+
+def test_an_error_outside_the_sites_is_found_at_the_output(tmp_path: Path) -> None:
+    """What no folded norm sees, the outputs do."""
+    text = "g (float[N,4] x) => (float[N,4] y) { y = Mul (x, k) }"
+    right = model(text, {"k": np.ones(4, np.float32)})
+    wrong = model(text, {"k": np.array([1, 1, 1, 1 + 1e-5], np.float32)})
+    proof = proof_of(right, wrong, tmp_path)
+    assert not proof.passed and proof.sites == ()
+    assert "output 'y' is off" in proof.failure()
+
+
+def test_an_error_inside_a_branch_is_found_at_the_output(tmp_path: Path) -> None:
+    """A norm inside an If cannot be looked at; it is listed as unseen and the output still tells."""
+
+    def graph(sign: int) -> onnx.ModelProto:
+        return model(
+            f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
+                p = Constant <value = bool {{1}}> ()
+                y = If (p) <
+                  then_branch = t () => (float[N,4,3,3] m) {{
+                    c = Conv (x, w)  m = {BN} (c, gamma, beta, mean, variance) }},
+                  else_branch = e () => (float[N,4,3,3] n) {{ n = Conv (x, w) }}> }}""",
+            {"w": sign * normal(4, 2, 3, 3), **norm(4)},
+        )
+
+    good = proof_of(graph(1), fold(graph(1)).proto, tmp_path)
+    assert good.passed and len(good.unseen) == 1
+    assert not proof_of(graph(1), fold(graph(-1)).proto, tmp_path).passed
+
+
+def test_an_oracle_with_float64_finds_errors_of_float32(tmp_path: Path) -> None:
+    """A double precision model is held to double precision: 1e-9 is an error there."""
+
+    def graph(factor: float) -> onnx.ModelProto:
+        return model(
+            f"""g (double[N,3] x) => (double[N,4] y) {{
+                h = Gemm (x, w)  [bn] y = {BN} (h, gamma, beta, mean, variance) }}""",
+            {"w": normal(3, 4, dtype="float64") * factor, **norm(4, dtype="float64")},
+        )
+
+    assert proof_of(graph(1), fold(graph(1)).proto, tmp_path).passed
+    proof = proof_of(graph(1), fold(graph(1 + 1e-9)).proto, tmp_path)
+    assert proof.first_off is not None and proof.first_off.site == "bn"
+
+
+def test_float64_numbers_beyond_float32_are_still_compared(tmp_path: Path) -> None:
+    """Magnitudes above 3e38 must not make the bound infinite."""
+
+    def graph(sign: float) -> onnx.ModelProto:
+        return model(
+            f"""g (double[N,3] x) => (double[N,4] y) {{
+                h = Gemm (x, w)  [bn] y = {BN} (h, gamma, beta, mean, variance) }}""",
+            {"w": sign * 1e60 * normal(3, 4, dtype="float64"), **norm(4, dtype="float64")},
+        )
+
+    assert proof_of(graph(1), fold(graph(1)).proto, tmp_path).passed
+    assert not proof_of(graph(1), fold(graph(-1)).proto, tmp_path).passed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_a_deep_network_gives_no_false_alarm(tmp_path: Path, dtype: str) -> None:
+    """Thirty dense layers with norms: rounding adds up along the way, and is expected to."""
+    kind = {"float32": "float", "float16": "float16", "float64": "double"}[dtype]
+    lines, weights, last = [], {}, "x"
+    for layer in range(30):
+        weights[f"w{layer}"] = (normal(16, 16, seed=layer, dtype="float64") / 4).astype(dtype)
+        weights |= {f"{name}{layer}": array for name, array in norm(16, layer, dtype).items()}
+        parameters = ", ".join(f"{name}{layer}" for name in ("gamma", "beta", "mean", "variance"))
+        lines.append(f"h{layer} = Gemm ({last}, w{layer})  n{layer} = {BN} (h{layer}, {parameters})")
+        lines.append(f"t{layer} = Tanh (n{layer})")
+        last = f"t{layer}"
+    text = f"g ({kind}[N,16] x) => ({kind}[N,16] y) {{ {' '.join(lines)} y = Identity ({last}) }}"
+    proto = model(text, weights)
+    assert proof_of(proto, fold(proto).proto, tmp_path).passed
+
+
+def test_large_means_that_cancel_give_no_false_alarm(tmp_path: Path) -> None:
+    """A norm that subtracts a mean of a thousand from data around a thousand loses digits by itself."""
+    numbers = norm(4) | {"mean": np.full(4, 1000, np.float32), "variance": np.full(4, 1e-3, np.float32)}
+    proto = model(
+        f"""g (float[N,3] x) => (float[N,4] y) {{
+            h = Gemm (x, w, b)  y = {BN} (h, gamma, beta, mean, variance) }}""",
+        {"w": normal(3, 4), "b": np.full(4, 1000, np.float32), **numbers},
+    )
+    assert proof_of(proto, fold(proto).proto, tmp_path).passed
+
+
+def test_rounding_alone_is_not_called_an_error_in_reordered_sums(tmp_path: Path) -> None:
+    """The same dense layer as MatMul and Add, and as Gemm, agree."""
+    weights = {"w": normal(300, 8), "b": normal(8)}
+    separate = "g (float[N,300] x) => (float[N,8] y) { h = MatMul (x, w)  y = Add (h, b) }"
+    together = "g (float[N,300] x) => (float[N,8] y) { y = Gemm (x, w, b) }"
+    proof = proof_of(model(separate, weights), model(together, weights), tmp_path)
+    assert proof.outputs[0].cosine is not None and proof.outputs[0].cosine > 1 - 1e-6
+    assert proof.outputs[0].argmax_agreement == 1.0
+
+
+def test_class_agreement_is_counted(tmp_path: Path) -> None:
+    """Two networks that answer alike on three rows of four."""
+    text = "g (float[N,2] x) => (float[N,2] y) { y = Mul (x, k) }"
+    np.savez(tmp_path / "s.npz", x=np.array([[2, 1], [1, 2], [3, 1], [1.0, 1.5]], np.float32))
+    proof = proof_of(
+        model(text, {"k": np.ones(2, np.float32)}),
+        model(text, {"k": np.array([1, 0.6], np.float32)}),
+        tmp_path,
+        file=tmp_path / "s.npz",
+    )
+    assert proof.outputs[0].argmax_agreement == 0.75
+    assert proof.rows == 4
