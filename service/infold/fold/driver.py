@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from infold.fold.patch import Editor
+from infold.fold.absorbers import write_affine
+from infold.fold.patch import Editor, Patch, Replacement
 from infold.fold.report import (
     Decision,
     FoldReport,
@@ -23,7 +24,9 @@ from infold.fold.report import (
 from infold.fold.rules import RULES, Fold
 from infold.fold.sites import Candidate, Site, batch_norm_parameters, find_candidates, read_site
 
-__all__ = ["fold_batch_norms"]
+__all__ = ["drop_initializer_inputs", "fold_batch_norms"]
+
+FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
 
 
 def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
@@ -40,12 +43,18 @@ def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     before = _count_nodes(model)
     folded = model.clone()
     _cut_empty_outputs(folded)
+    if folded.ir_version < FIRST_IR_WITH_PLAIN_INITIALIZERS:
+        drop_initializer_inputs(folded)
+    for graph, _ in _graphs(folded):
+        if not _is_sorted(graph):
+            graph.sort()
     editor = Editor(folded)
     decisions: dict[str, Decision] = {}
     order = [candidate.nodes[-1].outputs[0].name or "" for _, _, candidate in _candidates(folded)]
     while _fold_once(folded, editor, decisions):
         pass
     _keep_rest(folded, decisions)
+    _shrink_chains(folded, editor)
     rank = {name: place for place, name in enumerate(order)}
     ordered = sorted(decisions.values(), key=lambda each: rank.get(each.output, len(rank)))
     report = FoldReport(tuple(ordered), before, _count_nodes(folded), dict(model.opset_imports))
@@ -119,6 +128,44 @@ def _keep_rest(model: ir.Model, decisions: dict[str, Decision]) -> None:
             parameters=site.parameters if site else _parameters(candidate),
         )
         decisions[decision.output] = decision
+
+
+def _shrink_chains(model: ir.Model, editor: Editor) -> None:
+    """Write every chain that stays as at most one Mul and one Add."""
+    for _, opset, candidate in list(_candidates(model)):
+        if len(candidate.nodes) < 2 or candidate.nodes[0].op_type == "BatchNormalization":
+            continue
+        try:
+            site = read_site(candidate, opset)
+            rank = len(site.input.shape) if site.input.shape is not None else 0
+            new = write_affine(site, site.affine, site.axis, rank)
+        except Refused:
+            continue
+        if len(new) < len(candidate.nodes):
+            editor.apply(Patch((Replacement(candidate.nodes, new),)))
+
+
+def drop_initializer_inputs(model: ir.Model) -> None:
+    """Take inputs that are nothing but initializers out of the model's inputs.
+
+    IR 3 lists every initializer as an input too; in newer versions that means the
+    caller may override it.
+    """
+    kept = [value for value in model.graph.inputs if not value.is_initializer()]
+    if len(kept) < len(model.graph.inputs):
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(kept)
+    model.ir_version = max(model.ir_version, FIRST_IR_WITH_PLAIN_INITIALIZERS)
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    seen: set[ir.Node] = set()
+    for node in graph:
+        for before in node.predecessors():
+            if before.graph is graph and before not in seen:
+                return False
+        seen.add(node)
+    return True
 
 
 def _parameters(candidate: Candidate) -> NormParameters | None:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from infold.fold.affine import F64
 from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype
-from infold.fold.linear import FoldedBias, FoldedTensor, Linear, Weight
+from infold.fold.linear import Border, FoldedBias, FoldedTensor, Linear, Weight
 from infold.fold.patch import PREVIOUS, NewConstant, NewNode
 from infold.fold.report import Reason, Refused
 from infold.tensors import Array
@@ -34,6 +34,7 @@ class LinearOp:
         input: The data that goes in.
         linear: Its numbers.
         out_axis: Channel axis of the output, counted from the front.
+        in_axis: Channel axis of the input.
         write: Makes the nodes of a changed `Linear`; may refuse `not-representable`.
         weight_value: The stored weight, whose other readers keep it.
     """
@@ -42,6 +43,7 @@ class LinearOp:
     input: ir.Value
     linear: Linear
     out_axis: int
+    in_axis: int
     write: Write
     weight_value: ir.Value
 
@@ -96,13 +98,14 @@ def _linear(
     groups: int = 1,
     bias: F64 | None = None,
     alpha: float = 1.0,
+    border: Border = Border.NONE,
 ) -> Linear:
     stored, dtype, out_scale, in_scale = _weight(value, node)
     weight = Weight(stored, dtype, axes[0] % stored.ndim, axes[1] % stored.ndim, groups)
-    linear = Linear.of(weight, bias, alpha)
+    linear = Linear.of(weight, bias, alpha, border)
     if out_scale is None or in_scale is None:
         return linear
-    return Linear(weight, linear.out_scale * out_scale, in_scale, linear.bias)
+    return Linear(weight, linear.out_scale * out_scale, in_scale, linear.bias, border)
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:
@@ -138,7 +141,9 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
     del opset  # every version of Conv and ConvTranspose keeps its weight alike
     value = node.inputs[1] if len(node.inputs) > 1 else None
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-    linear = _linear(value, node, axes, _int(node, "group", 1), _bias(bias_value, node))
+    border = Border.SCATTERED if axes == (1, 0) else (Border.PADDED if _is_padded(node) else Border.NONE)
+    bias = _bias(bias_value, node)
+    linear = _linear(value, node, axes, _int(node, "group", 1), bias, border=border)
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         inputs = [node.inputs[0], NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))]
@@ -148,7 +153,13 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
         return (NewNode(node.op_type, tuple(inputs), node.name, _attributes(node), node.metadata_props),)
 
     assert value is not None
-    return LinearOp((node,), _data(node, 0), linear, 1, write, value)
+    return LinearOp((node,), _data(node, 0), linear, 1, 1, write, value)
+
+
+def _is_padded(node: ir.Node) -> bool:
+    if "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string().startswith("SAME"):
+        return True
+    return "pads" in node.attributes and any(node.attributes["pads"].as_ints())
 
 
 def _read_conv_transpose(node: ir.Node, opset: int) -> LinearOp:
@@ -178,7 +189,8 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
         return (NewNode("Gemm", tuple(inputs), node.name, attributes, node.metadata_props),)
 
     assert value is not None
-    return LinearOp((node,), _data(node, 0), linear, 1, write, value)
+    in_axis = 0 if _int(node, "transA", 0) else 1
+    return LinearOp((node,), _data(node, 0), linear, 1, in_axis, write, value)
 
 
 # -- MatMul, with or without the Add of a bias ----------------------------------------------------
@@ -268,7 +280,7 @@ def _read_matmul(node: ir.Node, opset: int, add: ir.Node | None = None) -> Linea
 
     assert value is not None
     nodes = (node,) if add is None else (node, add)
-    return LinearOp(nodes, data, linear, out_axis, write, value)
+    return LinearOp(nodes, data, linear, out_axis, out_axis, write, value)
 
 
 def _rank(output: ir.Value, data: ir.Value) -> int:

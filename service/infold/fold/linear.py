@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import IO
 
 import numpy as np
@@ -21,7 +22,7 @@ from infold.fold.affine import F64, Affine
 from infold.fold.report import Reason, Refused
 from infold.tensors import Array
 
-__all__ = ["FoldedBias", "FoldedTensor", "Linear", "Weight"]
+__all__ = ["Border", "FoldedBias", "FoldedTensor", "Linear", "Weight"]
 
 # Elements of one float64 block: 64 MiB.
 BLOCK_ELEMENTS = 8 * 2**20
@@ -33,6 +34,25 @@ LIMITS: Mapping[ir.DataType, tuple[float, float]] = {
     ir.DataType.FLOAT: ((2 - 2.0**-23) * 2.0**127, 2.0**-126),
     ir.DataType.DOUBLE: (float(np.finfo(np.float64).max), 2.0**-1022),
 }
+
+
+class Border(Enum):
+    """Which output elements see fewer taps than others.
+
+    Members:
+        NONE: None: each sees the whole weight.
+        PADDED: Those at a padded edge see zeros in place of data.
+        SCATTERED: A transposed convolution: the number of taps differs by position.
+    """
+
+    NONE = "none"
+    PADDED = "padded"
+    SCATTERED = "scattered"
+
+    @property
+    def reason(self) -> Reason:
+        """Why a shift in front cannot be absorbed."""
+        return Reason.SCATTERED_BORDER if self is Border.SCATTERED else Reason.ZERO_PADDING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +170,21 @@ class FoldedTensor(ir.LazyTensor):
             block *= _rows(inner, rows)
             yield rows, block
 
+    def sum_over_inputs(self) -> F64:
+        """The sum over inputs and taps for each output, float64 [O].
+
+        Only for a weight whose out axis counts all outputs.
+        """
+        axis = self.weight.out_axis
+        total = np.zeros(self.weight.outputs)
+        for rows, block in self.exact_blocks():
+            part = block.sum(axis=tuple(each for each in range(block.ndim) if each != axis))
+            if axis == 0:
+                total[rows] += part
+            else:
+                total += part
+        return total
+
     def _product(self) -> ir.TensorProtocol:
         dtype = self.weight.dtype.numpy()
         product = np.empty(self.weight.stored.shape, dtype)
@@ -186,15 +221,23 @@ class Linear:
         out_scale: float64 [O].
         in_scale: float64 [I].
         bias: float64 [..., O]; leading axes where the bias differs by row.
+        border: Whether every output element sees every tap of the weight.
     """
 
     weight: Weight
     out_scale: F64
     in_scale: F64
     bias: F64
+    border: Border = Border.NONE
 
     @classmethod
-    def of(cls, weight: Weight, bias: F64 | None = None, alpha: float = 1.0) -> Linear:
+    def of(
+        cls,
+        weight: Weight,
+        bias: F64 | None = None,
+        alpha: float = 1.0,
+        border: Border = Border.NONE,
+    ) -> Linear:
         """The linear op as it stands, nothing absorbed; `alpha` multiplies the weight."""
         zero = np.zeros(weight.outputs)
         return cls(
@@ -202,6 +245,7 @@ class Linear:
             np.full(weight.outputs, alpha, np.float64),
             np.ones(weight.inputs),
             zero if bias is None else np.asarray(bias, np.float64) + zero,
+            border,
         )
 
     def absorb_output(self, affine: Affine) -> Linear:
@@ -215,6 +259,26 @@ class Linear:
             out_scale=self.out_scale * affine.scale,
             bias=self.bias * affine.scale + affine.shift,
         )
+
+    def absorb_input(self, affine: Affine, at: str | None = None) -> Linear:
+        """The linear op with the affine in front of it, as one linear op.
+
+        Args:
+            affine: One channel per input, or one for all.
+            at: Name of the op, for a refusal.
+
+        Raises:
+            Refused: `zero-padding` or `scattered-border`, when there is a shift and not
+                every output element sees every tap: the padding would need it too.
+        """
+        affine = affine.over(self.weight.inputs)
+        bias = self.bias
+        if not affine.is_pure_scale:
+            if self.border is not Border.NONE:
+                raise Refused(self.border.reason, at, "the shift is not 0")
+            shifted = FoldedTensor(self.weight, self.out_scale, self.in_scale * affine.shift)
+            bias = bias + shifted.sum_over_inputs()
+        return replace(self, in_scale=self.in_scale * affine.scale, bias=bias)
 
     @property
     def has_bias(self) -> bool:

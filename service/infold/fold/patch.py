@@ -52,10 +52,14 @@ class NewNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replacement:
-    """Nodes in data-flow order whose last output is computed by `new` from now on."""
+    """Nodes in data-flow order whose last output is computed by `new` from now on.
+
+    `renamed` says that this output carries something else, and must lose its name.
+    """
 
     old: tuple[ir.Node, ...]
     new: tuple[NewNode, ...]
+    renamed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +142,8 @@ class Editor:
         ir.convenience.replace_nodes_and_values(
             graph, last, list(reversed(replacement.old)), built, [output], [built[-1].outputs[0]]
         )
+        if replacement.renamed:
+            built[-1].outputs[0].name = self.fresh(output.name)
 
     def _operand(
         self, operand: Operand, built: list[ir.Node], graph: ir.Graph, before: ir.Node

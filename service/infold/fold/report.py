@@ -30,6 +30,11 @@ class Reason(StrEnum):
     AXIS_MISMATCH = "axis-mismatch"
     UNKNOWN_SHAPE = "unknown-shape"
     BLOCKED_BY_OP = "blocked-by-op"
+    ZERO_PADDING = "zero-padding"
+    SCATTERED_BORDER = "scattered-border"
+    NEGATIVE_SCALE = "negative-scale"
+    SHIFT_NOT_MOVABLE = "shift-not-movable"
+    COSTS_MORE = "costs-more"
     INVALID_STATISTICS = "invalid-statistics"
     NOT_REPRESENTABLE = "not-representable"
 

@@ -22,7 +22,7 @@ from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype, v
 from infold.fold.layouts import bias_of_matmul
 from infold.fold.report import NormParameters, Reason, Refused
 
-__all__ = ["Candidate", "Site", "batch_norm_parameters", "find_candidates", "read_site"]
+__all__ = ["Candidate", "Site", "batch_norm_parameters", "find_candidates", "find_chain", "read_site"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +101,25 @@ def find_candidates(graph: ir.Graph | ir.Function, opset: int) -> Iterator[Candi
             chain = tuple(_chain(node, opset))
             in_chain.update(chain)
             yield Candidate(chain)
+
+
+def find_chain(node: ir.Node, opset: int, *, last: bool) -> Candidate | None:
+    """The written-out chain that ends (`last`) or begins with this node, or None."""
+    if not _looks_affine(node, opset) or bias_of_matmul(node) is not None:
+        return None
+    if not last:
+        return Candidate(tuple(_chain(node, opset)))
+    head = node
+    while True:
+        value = head.inputs[_read_step(head).data_index]
+        before = None if value is None else value.producer()
+        if before is None or before.graph is not node.graph or not _looks_affine(before, opset):
+            break
+        if bias_of_matmul(before) is not None or node not in set(_chain(before, opset)):
+            break
+        head = before
+    chain = tuple(_chain(head, opset))
+    return Candidate(chain) if chain[-1] is node else None
 
 
 def read_site(candidate: Candidate, opset: int) -> Site:
