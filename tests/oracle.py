@@ -97,8 +97,9 @@ def compare(want: list[Array], got: list[Array], allowed: list[F64], where: str)
         assert np.isfinite(difference).all(), f"{where}: not finite"
         excess = difference - limit
         worst = np.unravel_index(excess.argmax(), excess.shape) if excess.size else ()
+        most = np.broadcast_to(limit, a.shape)
         assert (excess <= 0).all(), (
-            f"{where}: off by {difference[worst]:.3g} at {worst}, allowed {np.broadcast_to(limit, a.shape)[worst]:.3g}"
+            f"{where}: off by {difference[worst]:.3g} at {worst}, allowed {most[worst]:.3g}"
         )
 
 

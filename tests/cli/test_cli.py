@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, model, norm, normal, relu_only
 
+from graphs import conv_norm, model, norm, normal, relu_only
 from infold import __version__
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx"
@@ -69,7 +69,8 @@ def test_convert_digits(tmp_path: Path) -> None:
 
 def test_convert_into_a_repository(tmp_path: Path) -> None:
     """`--repository` and `--name` write the next version."""
-    done = infold("convert", save(relu_only(), tmp_path), "--repository", tmp_path / "models", "--name", "net")
+    source = save(relu_only(), tmp_path)
+    done = infold("convert", source, "--repository", tmp_path / "models", "--name", "net")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "no norms found; verified on 8 samples, max relative error 0.0e+00",
@@ -171,9 +172,9 @@ def test_samples_that_are_no_npz(tmp_path: Path) -> None:
 )
 def test_calls_that_make_no_sense(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Unknown flags, missing or superfluous arguments: exit code 2 and a word of help."""
-    from unittest.mock import patch  # noqa: PLC0415
+    from unittest.mock import patch
 
-    from infold.cli.main import main  # noqa: PLC0415
+    from infold.cli.main import main
 
     with patch.object(sys, "argv", ["infold", *arguments]), pytest.raises(SystemExit) as left:
         main()
@@ -257,7 +258,7 @@ def test_verify_json_is_json_even_where_a_number_is_not_finite(tmp_path: Path) -
 
     facts = json.loads(done.stdout, parse_constant=refuse)
     assert facts["passed"] is False
-    assert [each["name"] for each in facts["outputs"]] == ["y"]
+    assert [each["value"] for each in facts["outputs"]] == ["y"]
 
 
 def test_verify_quietly(tmp_path: Path) -> None:
@@ -281,7 +282,8 @@ def test_inspect_digits() -> None:
     done = infold("inspect", DIGITS)
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("norm ") and len([line for line in lines if "/bn" in line and "yes" in line]) == 5
+    assert lines[0].startswith("norm ")
+    assert len([line for line in lines if "/bn" in line and "yes" in line]) == 5
 
 
 def test_inspect_json() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import conv_norm, model, norm, normal, relu_only
 
+from graphs import conv_norm, model, norm, normal, relu_only
 from infold.cli.tables import inspect_table
 from infold.convert import NormView, inspect
 from infold.errors import SourceError
@@ -26,7 +26,7 @@ def views(proto: onnx.ModelProto, folder: Path) -> tuple[NormView, ...]:
     return found
 
 
-def dense(**changes: Any) -> onnx.ModelProto:  # noqa: ANN401
+def dense(**changes: Any) -> onnx.ModelProto:
     """A dense layer with a norm whose parameters are partly given."""
     numbers: dict[str, Array] = norm(4) | {k: np.asarray(v, np.float32) for k, v in changes.items()}
     return model(
@@ -41,7 +41,8 @@ def test_ranges_of_the_trained_parameters(tmp_path: Path) -> None:
     """Smallest and largest of each, the effective scale and shift, and where the norm would go."""
     (view,) = views(dense(), tmp_path)
     facts, numbers = view.json(), {k: v.astype(np.float64) for k, v in norm(4).items()}
-    for key, name in [("gamma", "gamma"), ("beta", "beta"), ("moving_mean", "mean"), ("moving_variance", "variance")]:
+    keys = {"gamma": "gamma", "beta": "beta", "moving_mean": "mean", "moving_variance": "variance"}
+    for key, name in keys.items():
         assert facts[key] == [numbers[name].min(), numbers[name].max()]
     scale = numbers["gamma"] / np.sqrt(numbers["variance"] + float(np.float32(0.001)))
     assert facts["scale"] == [scale.min(), scale.max()]

@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from graphs import conv_norm, dense_norm, model, norm, normal, relu_only
-from oracle import assert_equal_within_rounding, run
 
 import infold.convert.pipeline as pipeline
+from graphs import conv_norm, dense_norm, model, norm, normal, relu_only
 from infold import __version__
 from infold.convert import Sampling, convert, convert_to_repository, verdict, verify
 from infold.errors import ProofError, SamplesError, SourceError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
+from oracle import assert_equal_within_rounding, run
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -159,7 +159,7 @@ def test_a_kept_norm_is_reported_with_its_reason(tmp_path: Path) -> None:
     done = convert(save(proto, tmp_path), tmp_path / "folded.onnx")
     (site,) = done.json["sites"]
     assert site["outcome"] == "kept" and site["proof"] is None and site["into"] is None
-    assert [refusal["reason"] for refusal in site["refusals"]] == ["graph-input"]
+    assert site["refusals"][0]["reason"] == "graph-input"
     assert "0 of 1 folded, 1 kept" in done.json["verdict"]
 
 
@@ -305,7 +305,7 @@ def test_a_report_that_cannot_be_written_is_a_target_error(tmp_path: Path) -> No
 
 def test_a_crash_of_the_runtime_is_a_proof_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child dies; the command says so and writes nothing."""
-    import sys  # noqa: PLC0415
+    import sys
 
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nkill -SEGV $$\n")
@@ -408,7 +408,8 @@ def kinds() -> dict[str, onnx.ModelProto]:
     empty_outputs.graph.node[1].output.extend(["", "", "", ""])
     return {
         "matmul-pure-scale-between": model(
-            "g (float[N,3] x) => (float[N,4] y) { a = Relu (x)  h = MatMul (a, w)  s = Mul (h, k)  y = Relu (s) }",
+            """g (float[N,3] x) => (float[N,4] y) {
+                a = Relu (x)  h = MatMul (a, w)  s = Mul (h, k)  y = Relu (s) }""",
             {"w": dense["w"], "k": dense["k"]},
         ),
         "matmul-rank-3-between": model(
@@ -471,7 +472,7 @@ def test_convert_proves_models_of_every_kind(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_what_the_runtime_lacks_the_reference_evaluator_proves(tmp_path: Path, dtype: str) -> None:
-    """onnxruntime has no Conv in these types: another oracle, and its name in the report."""
+    """Onnxruntime has no Conv in these types: another oracle, and its name in the report."""
     done = convert(save(conv_norm(dtype=dtype), tmp_path), tmp_path / "folded.onnx")
     assert done.proof is not None and done.proof.passed
     assert done.json["proof"]["oracle"].startswith(f"onnx {onnx.__version__} reference evaluator")
@@ -570,15 +571,13 @@ def test_the_shipped_digits_network_folds_wholly(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def digits_split() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Held-out images and labels: the split of examples/digits/train.py."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - only this test needs it
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = (digits.images / 16.0).astype(np.float32)[:, np.newaxis]
     labels = digits.target.astype(np.int64)
-    _, images, _, labels = train_test_split(
-        images, labels, test_size=0.25, stratify=labels, random_state=0
-    )
+    _, images, _, labels = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
     return images, labels
 
 

@@ -136,24 +136,24 @@ def npz(folder: Path, **arrays: Array) -> Path:
     return path
 
 
-X, I = np.ones((3, 2), np.float32), np.zeros(3, np.int64)
+X, INDICES = np.ones((3, 2), np.float32), np.zeros(3, np.int64)
 
 
 def test_samples_are_named_like_the_inputs(tmp_path: Path) -> None:
     """Plain names, no others."""
-    loaded = load_samples(npz(tmp_path, x=X, i=I), signature(TWO))
+    loaded = load_samples(npz(tmp_path, x=X, i=INDICES), signature(TWO))
     assert list(loaded) == ["x", "i"] and (loaded["x"] == X).all()
 
 
 def test_a_golden_file_holds_samples_too(tmp_path: Path) -> None:
     """`in.<input>` counts and everything else is passed over."""
-    path = npz(tmp_path, **{"in.x": X, "in.i": I, "out.y": X, "label": I})
+    path = npz(tmp_path, **{"in.x": X, "in.i": INDICES, "out.y": X, "label": INDICES})
     assert set(load_samples(path, signature(TWO))) == {"x", "i"}
 
 
 def test_numbers_are_cast_where_that_is_safe(tmp_path: Path) -> None:
     """Numpy's own float64 and int32 fit float32 and int64."""
-    loaded = load_samples(npz(tmp_path, x=X.astype(np.float64), i=I.astype(np.int32)), signature(TWO))
+    loaded = load_samples(npz(tmp_path, x=X.astype(np.float64), i=INDICES.astype(np.int32)), signature(TWO))
     assert [loaded[name].dtype.name for name in ("x", "i")] == ["float32", "int64"]
 
 
@@ -161,10 +161,10 @@ def test_numbers_are_cast_where_that_is_safe(tmp_path: Path) -> None:
     ("arrays", "words"),
     [
         ({"x": X}, "holds no array for input 'i'"),
-        ({"x": X, "i": I, "z": I}, "the model has no input 'z'; it has x, i"),
-        ({"in.x": X, "in.z": I}, "the model has no input 'z'"),
-        ({"x": X, "i": I.astype(np.float32)}, "'i': type float32 given, the model takes int64"),
-        ({"x": np.ones((3, 5), np.float32), "i": I}, r"'x': shape \[3, 5\] given, the model takes \[-1, 2\]"),
+        ({"x": X, "i": INDICES, "z": INDICES}, "the model has no input 'z'; it has x, i"),
+        ({"in.x": X, "in.z": INDICES}, "the model has no input 'z'"),
+        ({"x": X, "i": INDICES.astype(np.float32)}, "'i': type float32 given, the model takes int64"),
+        ({"x": X[:, :1], "i": INDICES}, r"'x': shape \[3, 1\] given, the model takes \[-1, 2\]"),
     ],
     ids=["missing", "unknown", "unknown-golden", "dtype", "shape"],
 )
@@ -216,7 +216,7 @@ def test_a_zip_of_something_else_is_no_npz(tmp_path: Path) -> None:
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     """An array of Python objects could run code."""
-    path = npz(tmp_path, x=np.array([{"a": 1}], object), i=I)
+    path = npz(tmp_path, x=np.array([{"a": 1}], object), i=INDICES)
     with pytest.raises(SamplesError, match="plain arrays"):
         load_samples(path, signature(TWO))
 
@@ -230,7 +230,7 @@ def test_a_symbol_must_have_one_length_in_the_user_s_samples(tmp_path: Path) -> 
 
 def test_samples_without_rows_prove_nothing(tmp_path: Path) -> None:
     """An empty batch would pass every proof."""
-    path = npz(tmp_path, x=X[:0], i=I[:0])
+    path = npz(tmp_path, x=X[:0], i=INDICES[:0])
     with pytest.raises(SamplesError):
         load_samples(path, signature(TWO))
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import fold, model, norm, normal
 from numpy.typing import NDArray
 
+from graphs import fold, model, norm, normal
 from infold.convert import Sampling, verify
 from infold.convert.verify import Proof
 
@@ -57,7 +57,7 @@ def planted(layer: int, change: Callable[[F32], Any], *, bias: bool = False) -> 
     return folded
 
 
-def proof_of(unfolded: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, **sampling: Any) -> Proof:  # noqa: ANN401
+def proof_of(unfolded: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, **sampling: Any) -> Proof:
     paths = folder / "unfolded.onnx", folder / "folded.onnx"
     for path, proto in zip(paths, (unfolded, folded), strict=True):
         path.write_bytes(proto.SerializeToString())
@@ -111,11 +111,11 @@ WEIGHT_ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "layer"), WEIGHT_ERRORS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("error", "layer"), WEIGHT_ERRORS, ids=lambda each: getattr(each, "__name__", each))
 def test_a_planted_weight_error_is_found_where_it_is(
     tmp_path: Path, error: Callable[[F32], None], layer: int
 ) -> None:
-    """One sign, one channel of 64, two channels swapped, one axis mixed up: the first site off is the culprit."""
+    """One sign, one channel of 64, two swapped, one axis mixed up: the first site off is the culprit."""
     if layer == 3:  # the dense layer stores inputs first
         proof = proof_of(network(), planted(layer, lambda w: error(w.T)), tmp_path)
     else:

@@ -149,7 +149,8 @@ def test_a_constant_that_adds_an_axis_is_kept() -> None:
 def test_a_constant_that_enlarges_the_data_is_kept() -> None:
     """One channel times C constants gives C channels: that is no scaling of a channel."""
     proto = model(
-        f"g (float[N,2,5,5] x) => (float[N,{C},5,5] y) {{ c = Conv <pads=[1,1,1,1]> (x, w)  y = Mul (c, k) }}",
+        f"""g (float[N,2,5,5] x) => (float[N,{C},5,5] y) {{
+            c = Conv <pads=[1,1,1,1]> (x, w)  y = Mul (c, k) }}""",
         {"w": normal(1, 2, 3, 3), "k": shaped(3, *CHANNEL)},
     )
     assert_kept(proto)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,17 +23,12 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Run both side by side and compare all outputs, and every folded norm that both still show."""
-    from infold.convert import verify
+    from infold.convert import comparison_json, proof_json, verify
 
     _, proof = verify(unfolded, folded, sampling(samples, shape))
     if as_json:
-        facts = {
-            "passed": proof.passed,
-            "oracle": proof.oracle,
-            "samples": proof.rows,
-            "outputs": [asdict(each) for each in proof.outputs],
-            "sites": [{"site": each.site, **asdict(each.comparison)} for each in proof.sites],
-        }
+        sites = [{"site": each.site, **comparison_json(each.comparison)} for each in proof.sites]
+        facts = {**proof_json(proof), "passed": proof.passed, "sites": sites}
         print(json.dumps(facts, indent=2))
     elif not quiet:
         print(proof_table(proof))

@@ -1,6 +1,6 @@
 """Trained model in, folded and proven ONNX out."""
 
-from infold.convert.fold_report import verdict
+from infold.convert.fold_report import comparison_json, proof_json, verdict
 from infold.convert.inspect import NormView, inspect
 from infold.convert.pipeline import (
     Conversion,
@@ -16,9 +16,11 @@ __all__ = [
     "NormView",
     "Proof",
     "Sampling",
+    "comparison_json",
     "convert",
     "convert_to_repository",
     "inspect",
+    "proof_json",
     "verdict",
     "verify",
 ]

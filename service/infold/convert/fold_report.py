@@ -14,7 +14,7 @@ from infold.convert.verify import Comparison, Proof
 from infold.fold import Decision, FoldReport
 from infold.runtime import versions
 
-__all__ = ["SCHEMA_VERSION", "report_json", "verdict"]
+__all__ = ["SCHEMA_VERSION", "proof_json", "report_json", "verdict"]
 
 SCHEMA_VERSION = 1
 
@@ -52,11 +52,7 @@ def report_json(
     for decision in report.decisions:
         entry = _decision_json(decision)
         site = proven.get(decision.site)
-        entry["proof"] = (
-            {"value": site.comparison.name, "fan_in": site.fan_in, **_comparison_json(site.comparison)}
-            if site
-            else None
-        )
+        entry["proof"] = {"fan_in": site.fan_in, **comparison_json(site.comparison)} if site else None
         sites.append(entry)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -71,30 +67,30 @@ def report_json(
         "nodes_before": report.nodes_before,
         "nodes_after": report.nodes_after,
         "sites": sites,
-        "proof": _proof_json(proof),
+        "proof": proof_json(proof),
     }
 
 
-def _proof_json(proof: Proof | None) -> dict[str, Any]:
+def proof_json(proof: Proof | None) -> dict[str, Any]:
+    """A proof without its sites, which stand beside their norms."""
     if proof is None:
         return {"verified": False, "why": "skipped by --no-verify"}
     return {
         "verified": proof.passed,
         "oracle": proof.oracle,
         "samples": proof.rows,
-        "outputs": [{"value": each.name, **_comparison_json(each)} for each in proof.outputs],
+        "outputs": [comparison_json(each) for each in proof.outputs],
         "not_observable": list(proof.unseen),
     }
 
 
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    facts = asdict(comparison)
-    facts.pop("name")
-    return {"passed": comparison.passed, **{key: _number(value) for key, value in facts.items()}}
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """One comparison; JSON has no infinity, so what is not finite is written as a word."""
+    facts = {key: _number(value) for key, value in asdict(comparison).items()}
+    return {"value": facts.pop("name"), "passed": comparison.passed, **facts}
 
 
-def _number(value: float | None) -> float | str | None:
-    """JSON has no infinity."""
+def _number(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

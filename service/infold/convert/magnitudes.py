@@ -20,7 +20,7 @@ from infold.fold.linear import FoldedTensor
 from infold.runtime import Run, run_isolated
 from infold.tensors import Array
 
-__all__ = ["magnitudes"]
+__all__ = ["bias_magnitude", "magnitudes"]
 
 OPSET, IR_VERSION = 13, 8  # Conv, ConvTranspose, Gemm and MatMul mean the same in every opset since 7
 
@@ -37,12 +37,17 @@ def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) ->
     """
     if not ops:
         return [{} for _ in feeds]
+    # Everything is scaled to at most 1 and back, so that no float64 model leaves float32's range.
+    weights, units = zip(*(_to_one(_exact(op)) for op in ops), strict=True)
+    tensors, peaks = zip(*(_tensors(ops, feed) for feed in feeds), strict=True)
     with TemporaryDirectory(prefix="infold-magnitudes-") as name:
         path = Path(name) / "magnitudes.onnx"
-        onnx.save(_model(ops), str(path))
-        runs = [Run("magnitudes", path, _tensors(ops, feed)) for feed in feeds]
-        results = run_isolated(runs)
-    return [{op.name: result[f"m{i}"].astype(np.float64) for i, op in enumerate(ops)} for result in results]
+        onnx.save(_model(ops, weights), str(path))
+        results = run_isolated([Run("magnitudes", path, each) for each in tensors])
+    return [
+        {op.name: result[f"m{i}"] * (units[i] * peak[i]) for i, op in enumerate(ops)}
+        for result, peak in zip(results, peaks, strict=True)
+    ]
 
 
 def bias_magnitude(op: LinearOp, rank: int) -> F64:
@@ -53,16 +58,28 @@ def bias_magnitude(op: LinearOp, rank: int) -> F64:
     return bias.reshape([-1 if axis == op.out_axis else 1 for axis in range(rank)])
 
 
-def _tensors(ops: Sequence[LinearOp], feed: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"x{i}": np.abs(feed[op.input.name or ""].astype(np.float32)) for i, op in enumerate(ops)}
+def _exact(op: LinearOp) -> F64:
+    linear = op.linear
+    blocks = FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact_blocks()
+    return np.concatenate([block for _, block in blocks])
 
 
-def _model(ops: Sequence[LinearOp]) -> onnx.ModelProto:
-    nodes, inputs, outputs, weights = [], [], [], []
+def _to_one(array: F64) -> tuple[Array, np.float64]:
+    """Magnitudes divided by their finite peak, in float32, and the peak."""
+    sizes = np.abs(array)
+    peak = sizes[np.isfinite(sizes)].max(initial=0.0) or np.float64(1.0)
+    return (sizes / peak).astype(np.float32), np.float64(peak)
+
+
+def _tensors(ops: Sequence[LinearOp], feed: Mapping[str, Array]) -> tuple[dict[str, Array], list[np.float64]]:
+    scaled = [_to_one(feed[op.input.name or ""].astype(np.float64)) for op in ops]
+    return {f"x{i}": data for i, (data, _) in enumerate(scaled)}, [peak for _, peak in scaled]
+
+
+def _model(ops: Sequence[LinearOp], weights: Sequence[Array]) -> onnx.ModelProto:
+    nodes, inputs, outputs = [], [], []
     for i, op in enumerate(ops):
         node = op.nodes[0]
-        exact = FoldedTensor(op.linear.weight, op.linear.out_scale, op.linear.in_scale)
-        weights.append(onnx.numpy_helper.from_array(np.abs(exact.numpy().astype(np.float32)), f"w{i}"))
         data_first = node.inputs[0] is op.input
         operands = [f"x{i}", f"w{i}"] if data_first else [f"w{i}", f"x{i}"]
         made = onnx.helper.make_node(node.op_type, operands, [f"m{i}"])
@@ -72,6 +89,7 @@ def _model(ops: Sequence[LinearOp]) -> onnx.ModelProto:
         nodes.append(made)
         inputs.append(onnx.helper.make_tensor_value_info(f"x{i}", onnx.TensorProto.FLOAT, None))
         outputs.append(onnx.helper.make_tensor_value_info(f"m{i}", onnx.TensorProto.FLOAT, None))
-    graph = onnx.helper.make_graph(nodes, "magnitudes", inputs, outputs, weights)
+    stored = [onnx.numpy_helper.from_array(weight, f"w{i}") for i, weight in enumerate(weights)]
+    graph = onnx.helper.make_graph(nodes, "magnitudes", inputs, outputs, stored)
     imports = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)

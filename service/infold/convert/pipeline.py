@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -127,14 +127,10 @@ def convert_to_repository(
     if not MODEL_NAME.fullmatch(name):
         raise TargetError(repository / name, "a model name is letters, digits, '.', '_' and '-', not hidden")
     parent = repository / name
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise TargetError(parent, failure.strerror or str(failure)) from failure
-    with _staging(parent) as stage:
+    with _made(parent), _staging(parent) as stage:
         version = stage / "version"
         version.mkdir()
-        number = 1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+        number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
         final = parent / str(number) / "model.onnx"
         conversion = _build(source, version, final, sampling or Sampling(), prove_it, golden=True)
         while True:
@@ -148,6 +144,27 @@ def convert_to_repository(
                 number += 1  # somebody else just took this number
     written = parent / str(number) / "model.onnx"
     return Conversion(written, conversion.report, conversion.proof, conversion.json)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made if need be; what was made is gone again if nothing came of it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise TargetError(folder, failure.strerror or str(failure)) from failure
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tuple[FoldReport, Proof]:
@@ -241,7 +258,6 @@ def _save(
     source: Source, folded: ir.Model, report: FoldReport, target: Path, prove_it: bool
 ) -> onnx.ModelProto:
     """Write the folded model, and return it with external data still outside."""
-    _forget_inferred_shapes(folded, source.proto)
     folded.metadata_props["infold.version"] = __version__
     folded.metadata_props["infold.source_sha256"] = source.sha256
     proven = "proven equal" if prove_it else "not verified"
@@ -255,6 +271,7 @@ def _save(
         ir.external_data.load_to_model(folded)
         proto = ir.to_proto(folded)
     _restore_interface(proto, source.proto)
+    _forget_inferred_shapes(proto, source.proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))
     return proto
 
@@ -264,14 +281,12 @@ def _initializers(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.initializers.values()
 
 
-def _forget_inferred_shapes(folded: ir.Model, source: onnx.ModelProto) -> None:
+def _forget_inferred_shapes(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Shapes were inferred to help folding; only those the source stated are written."""
     stated = {value.name for value in source.graph.value_info}
-    for node in folded.graph:
-        for output in node.outputs:
-            if output.name not in stated and not output.is_graph_output():
-                output.type = None
-                output.shape = None
+    kept = [value for value in proto.graph.value_info if value.name in stated]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
 
 
 def _restore_interface(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.random import Generator
 
-from infold.errors import SamplesError
+from infold.errors import InvalidInputError, SamplesError
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
 __all__ = ["draw_samples", "load_samples", "signature_of"]
@@ -70,9 +70,9 @@ def draw_samples(signature: Signature, shapes: Mapping[str, tuple[int, ...]]) ->
                 symbols[dim] = length
     drawn = {}
     for spec in signature.inputs:
-        shape = shapes.get(spec.name) or _shape(spec, symbols)
+        shape = shapes[spec.name] if spec.name in shapes else _shape(spec, symbols)
         drawn[spec.name] = _draw(spec, shape, rng)
-    return drawn
+    return _fitting(drawn, signature)
 
 
 def _shape(spec: TensorSpec, symbols: dict[str, int]) -> tuple[int, ...]:
@@ -113,11 +113,21 @@ def load_samples(path: Path, signature: Signature) -> Tensors:
         SamplesError: The file cannot be read, or does not hold exactly the model's inputs.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError
     except FileNotFoundError as missing:
         raise SamplesError(f"{path}: no such file") from missing
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as broken:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as broken:
         raise SamplesError(f"{path}: not an .npz file of plain arrays") from broken
     if any(name.startswith("in.") for name in arrays):
         golden = {n.removeprefix("in."): a for n, a in arrays.items() if n.startswith("in.")}
@@ -131,6 +141,20 @@ def load_samples(path: Path, signature: Signature) -> Tensors:
         if spec.name not in arrays:
             raise SamplesError(f"{path}: holds no array for input '{spec.name}'")
         samples[spec.name] = _fitted(path, spec, arrays[spec.name])
+    return _fitting(samples, signature)
+
+
+def _fitting(samples: dict[str, Array], signature: Signature) -> Tensors:
+    """The samples, if they fit together and are not empty: nothing is proven on nothing."""
+    try:
+        signature.check(samples)
+    except InvalidInputError as unfit:
+        raise SamplesError(f"samples: {unfit}") from unfit
+    for name, array in samples.items():
+        if not array.size:
+            raise SamplesError(
+                f"samples: '{name}' has shape {list(array.shape)}: nothing can be proven on it"
+            )
     return samples
 
 

@@ -36,6 +36,8 @@ from infold.convert.magnitudes import bias_magnitude, magnitudes
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.fold import Decision, LinearOp, linear_op
 from infold.fold.affine import F64
+from infold.fold.constants import constant, is_constant
+from infold.fold.report import Refused
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
@@ -230,7 +232,10 @@ def _absorbers(value: ir.Value, opset: int) -> Iterator[LinearOp]:
     node = value.producer()
     if node is None:
         return
-    op = linear_op(node, opset)
+    try:
+        op = linear_op(node, opset)
+    except Refused:
+        op = None
     if op is not None:
         yield op
         return
@@ -315,10 +320,10 @@ def _allowed(watched: Sequence[_Watched], left: Tensors, right: Tensors) -> Allo
     brought: dict[str, Array] = {}
     for op in ops.values():
         name = op.input.name or ""
-        data[name] = right[name]
-        before = left[name] if name in left else right[name]
+        data[name] = constant(op.input) if is_constant(op.input) else right[name]
+        before = left.get(name, data[name])
         with np.errstate(invalid="ignore"):
-            brought[name] = np.nan_to_num(right[name].astype(np.float32) - before.astype(np.float32))
+            brought[name] = np.nan_to_num(data[name].astype(np.float32) - before.astype(np.float32))
     sums, passed_on = magnitudes(list(ops.values()), [data, brought])
     return {
         name: (sums[name] + bias_magnitude(op, sums[name].ndim), passed_on[name]) for name, op in ops.items()

@@ -33,10 +33,21 @@ class Absorber(Protocol):
         copied: Names of its weights that have other readers.
     """
 
-    nodes: tuple[ir.Node, ...]
-    name: str
-    is_linear: bool
-    copied: tuple[str, ...]
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """See above."""
+
+    @property
+    def name(self) -> str:
+        """See above."""
+
+    @property
+    def is_linear(self) -> bool:
+        """See above."""
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """See above."""
 
     def absorb_output(self, field: Field) -> None:
         """Take in a field that is applied to the output; may refuse."""

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from infold.fold.attributes import int_of, ints_of
 from infold.fold.report import Reason, Refused
+from infold.fold.rounding import rounded
 from infold.tensors import Array
 
 __all__ = ["constant", "is_constant", "is_float", "stored_dtype", "vector"]
@@ -41,18 +43,16 @@ def _axes(node: ir.Node, inputs: Sequence[Array]) -> list[int] | None:
     """The axes of Squeeze and Unsqueeze: an input since opset 13, an attribute before."""
     if len(inputs) > 1:
         return _ints(inputs[1])
-    attribute = node.attributes.get("axes")
-    return None if attribute is None else list(attribute.as_ints())
+    return list(ints_of(node, "axes", ())) if "axes" in node.attributes else None
 
 
 def _cast(node: ir.Node, inputs: Sequence[Array]) -> Array:
-    return inputs[0].astype(ir.DataType(node.attributes["to"].as_int()).numpy())
+    return rounded(inputs[0], ir.DataType(int_of(node, "to", 0)))
 
 
 def _reshape(node: ir.Node, inputs: Sequence[Array]) -> Array:
     data, shape = inputs[0], _ints(inputs[1])
-    allow_zero = "allowzero" in node.attributes and node.attributes["allowzero"].as_int()
-    if not allow_zero:
+    if not int_of(node, "allowzero", 0):
         shape = [data.shape[i] if length == 0 else length for i, length in enumerate(shape)]
     return data.reshape(shape)
 
@@ -69,12 +69,11 @@ def _squeeze(node: ir.Node, inputs: Sequence[Array]) -> Array:
 
 
 def _transpose(node: ir.Node, inputs: Sequence[Array]) -> Array:
-    perm = node.attributes.get("perm")
-    return np.transpose(inputs[0], None if perm is None else perm.as_ints())
+    return np.transpose(inputs[0], ints_of(node, "perm", range(inputs[0].ndim - 1, -1, -1)))
 
 
 def _flatten(node: ir.Node, inputs: Sequence[Array]) -> Array:
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    axis = int_of(node, "axis", 1)
     axis = axis % inputs[0].ndim if axis < 0 else axis
     return inputs[0].reshape(int(np.prod(inputs[0].shape[:axis], dtype=np.int64)), -1)
 
@@ -196,5 +195,5 @@ def stored_dtype(value: ir.Value) -> ir.DataType | None:
     if node is None:
         return None
     if node.op_type == "Cast":
-        return ir.DataType(node.attributes["to"].as_int())
+        return ir.DataType(int_of(node, "to", 0))
     return next((stored_dtype(each) for each in node.inputs[:1] if each is not None), None)

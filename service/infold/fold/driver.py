@@ -26,6 +26,9 @@ from infold.fold.sites import Candidate, Site, batch_norm_parameters, find_candi
 
 __all__ = ["drop_initializer_inputs", "fold_batch_norms"]
 
+# Names of values are unique in a graph, not among the branches of an If or among functions.
+Decisions = dict[tuple[ir.Graph, str], Decision]
+
 FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
 
 
@@ -49,15 +52,14 @@ def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
         if not _is_sorted(graph):
             graph.sort()
     editor = Editor(folded)
-    decisions: dict[str, Decision] = {}
-    order = [candidate.nodes[-1].outputs[0].name or "" for _, _, candidate in _candidates(folded)]
+    decisions: Decisions = {}
+    order = {_key(graph, candidate): place for place, (graph, _, candidate) in enumerate(_candidates(folded))}
     while _fold_once(folded, editor, decisions):
         pass
     _keep_rest(folded, decisions)
     _shrink_chains(folded, editor)
-    rank = {name: place for place, name in enumerate(order)}
-    ordered = sorted(decisions.values(), key=lambda each: rank.get(each.output, len(rank)))
-    report = FoldReport(tuple(ordered), before, _count_nodes(folded), dict(model.opset_imports))
+    ordered = [decisions[key] for key in sorted(decisions, key=lambda key: order.get(key, len(order)))]
+    report = FoldReport(tuple(ordered), before, _count_nodes(folded))
     return folded, report
 
 
@@ -74,16 +76,20 @@ def _graphs(model: ir.Model) -> Iterator[tuple[ir.Graph, int]]:
             yield graph, opset
 
 
+def _key(graph: ir.Graph, candidate: Candidate) -> tuple[ir.Graph, str]:
+    return graph, candidate.nodes[-1].outputs[0].name or ""
+
+
 def _candidates(model: ir.Model) -> Iterator[tuple[ir.Graph, int, Candidate]]:
     for graph, opset in _graphs(model):
         for candidate in find_candidates(graph, opset):
             yield graph, opset, candidate
 
 
-def _fold_once(model: ir.Model, editor: Editor, decisions: dict[str, Decision]) -> bool:
+def _fold_once(model: ir.Model, editor: Editor, decisions: Decisions) -> bool:
     """Try each site in turn; True if any of them folded."""
     progress = False
-    for _, opset, candidate in list(_candidates(model)):
+    for graph, opset, candidate in list(_candidates(model)):
         if any(node.graph is None for node in candidate.nodes):
             continue  # an earlier patch of this round took it along
         try:
@@ -95,22 +101,22 @@ def _fold_once(model: ir.Model, editor: Editor, decisions: dict[str, Decision]) 
                 fold = rule(site, opset)
             except Refused:
                 continue
-            decision = _folded(candidate, site, name, fold)
+            key, decision = _key(graph, candidate), _folded(candidate, site, name, fold)
             editor.apply(fold.patch)
-            decisions[decision.output] = decision
+            decisions[key] = decision
             progress = True
             break
     return progress
 
 
-def _keep_rest(model: ir.Model, decisions: dict[str, Decision]) -> None:
+def _keep_rest(model: ir.Model, decisions: Decisions) -> None:
     """Record every site that is still there, with the refusal of each rule."""
-    for _, opset, candidate in _candidates(model):
+    for graph, opset, candidate in _candidates(model):
         site: Site | None = None
         refusals: list[Refusal] = []
         try:
             site = read_site(candidate, opset)
-            for name, rule in RULES:
+            for name, rule in RULES[:2]:  # what stops both of these stops the third as well
                 try:
                     rule(site, opset)
                 except Refused as no:
@@ -127,7 +133,7 @@ def _keep_rest(model: ir.Model, decisions: dict[str, Decision]) -> None:
             affine=site.affine if site else None,
             parameters=site.parameters if site else _parameters(candidate),
         )
-        decisions[decision.output] = decision
+        decisions[_key(graph, candidate)] = decision
 
 
 def _shrink_chains(model: ir.Model, editor: Editor) -> None:

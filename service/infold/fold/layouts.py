@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infold.fold.affine import F64
+from infold.fold.attributes import float_of, int_of, ints_of, string_of
 from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype
 from infold.fold.linear import Border, FoldedBias, FoldedTensor, Linear, Weight
 from infold.fold.patch import PREVIOUS, NewConstant, NewNode
@@ -108,14 +109,6 @@ def _linear(
     return Linear(weight, linear.out_scale * out_scale, in_scale, linear.bias, border)
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _float(node: ir.Node, name: str, default: float) -> float:
-    return node.attributes[name].as_float() if name in node.attributes else default
-
-
 def _data(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
@@ -143,7 +136,7 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     border = Border.SCATTERED if axes == (1, 0) else (Border.PADDED if _is_padded(node) else Border.NONE)
     bias = _bias(bias_value, node)
-    linear = _linear(value, node, axes, _int(node, "group", 1), bias, border=border)
+    linear = _linear(value, node, axes, int_of(node, "group", 1), bias, border=border)
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         inputs = [node.inputs[0], NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))]
@@ -157,9 +150,7 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
 
 
 def _is_padded(node: ir.Node) -> bool:
-    if "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string().startswith("SAME"):
-        return True
-    return "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    return string_of(node, "auto_pad", "NOTSET").startswith("SAME") or any(ints_of(node, "pads", ()))
 
 
 def _read_conv_transpose(node: ir.Node, opset: int) -> LinearOp:
@@ -173,12 +164,12 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
     if opset < 7:
         raise Refused(Reason.BLOCKED_BY_OP, node.name, f"Gemm of opset {opset}")
     value = node.inputs[1]
-    axes = (0, 1) if _int(node, "transB", 0) else (1, 0)
+    axes = (0, 1) if int_of(node, "transB", 0) else (1, 0)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     bias = _bias(bias_value, node)
     if bias is not None:
-        bias = bias * _float(node, "beta", 1.0)
-    linear = _linear(value, node, axes, 1, bias, _float(node, "alpha", 1.0))
+        bias = bias * float_of(node, "beta", 1.0)
+    linear = _linear(value, node, axes, 1, bias, float_of(node, "alpha", 1.0))
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         inputs = [node.inputs[0], NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))]
@@ -189,7 +180,7 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
         return (NewNode("Gemm", tuple(inputs), node.name, attributes, node.metadata_props),)
 
     assert value is not None
-    in_axis = 0 if _int(node, "transA", 0) else 1
+    in_axis = 0 if int_of(node, "transA", 0) else 1
     return LinearOp((node,), _data(node, 0), linear, 1, in_axis, write, value)
 
 

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from infold.fold.affine import F64, Affine
 from infold.fold.report import Reason, Refused
+from infold.fold.rounding import rounded
 from infold.tensors import Array
 
 __all__ = ["Border", "FoldedBias", "FoldedTensor", "Linear", "Weight"]
@@ -186,17 +187,16 @@ class FoldedTensor(ir.LazyTensor):
         return total
 
     def _product(self) -> ir.TensorProtocol:
-        dtype = self.weight.dtype.numpy()
-        product = np.empty(self.weight.stored.shape, dtype)
+        product = np.empty(self.weight.stored.shape, self.weight.dtype.numpy())
         for rows, block in self.exact_blocks():
-            product[rows] = block.astype(dtype)
+            product[rows] = rounded(block, self.weight.dtype)
         return ir.Tensor(product, dtype=self.weight.dtype, name=self.name)
 
     def tofile(self, file: IO[bytes]) -> None:
         """Write the rounded bytes block by block, so that no whole copy is ever held."""
-        dtype = self.weight.dtype.numpy()
+        dtype = self.weight.dtype
         for _, block in self.exact_blocks():
-            file.write(ir.Tensor(block.astype(dtype), dtype=self.weight.dtype).tobytes())
+            file.write(ir.Tensor(rounded(block, dtype), dtype=dtype).tobytes())
 
 
 class FoldedBias(ir.LazyTensor):
@@ -209,7 +209,7 @@ class FoldedBias(ir.LazyTensor):
         super().__init__(self._rounded, dtype, ir.Shape(exact.shape))
 
     def _rounded(self) -> ir.TensorProtocol:
-        return ir.Tensor(self.exact.astype(self.dtype.numpy()), dtype=self.dtype, name=self.name)
+        return ir.Tensor(rounded(self.exact, self.dtype), dtype=self.dtype, name=self.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from infold.fold.attributes import float_of, int_of, ints_of, string_of
 from infold.fold.constants import FLOATS, constant
 from infold.fold.field import Field, regroup
 from infold.fold.report import Reason, Refused
@@ -80,16 +81,8 @@ def dims(value: ir.Value) -> list[Dim]:
     return [d if isinstance(d, int) else d.value for d in value.shape]
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes[name].as_string() if name in node.attributes else default
-
-
 def _axis(node: ir.Node, rank: int, default: int) -> int:
-    return _int(node, "axis", default) % rank
+    return int_of(node, "axis", default) % rank
 
 
 def _known(length: Dim, node: ir.Node) -> int:
@@ -101,7 +94,7 @@ def _known(length: Dim, node: ir.Node) -> int:
 def _axes_of(node: ir.Node) -> list[int] | None:
     """The `axes` of a node: an input in newer opsets, an attribute in older ones; None if absent."""
     if "axes" in node.attributes:
-        return list(node.attributes["axes"].as_ints())
+        return list(ints_of(node, "axes", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         return [int(axis) for axis in constant(node.inputs[1], _at(node)).reshape(-1)]
     return None
@@ -171,7 +164,7 @@ def _elementwise(condition: Callable[[Field, ir.Node], None]) -> tuple[Up, Down]
 
 def _check_cast(field: Field, node: ir.Node, opset: int) -> None:
     del field, opset
-    target = ir.DataType(_int(node, "to", 0))
+    target = ir.DataType(int_of(node, "to", 0))
     source = _input(node).dtype
     if target not in FLOATS or source not in FLOATS:
         raise Refused(Reason.BLOCKED_BY_OP, _at(node), "Cast to or from a type that is no float")
@@ -179,7 +172,7 @@ def _check_cast(field: Field, node: ir.Node, opset: int) -> None:
 
 def _check_dropout(field: Field, node: ir.Node, opset: int) -> None:
     del field
-    if opset < 7 and not _int(node, "is_test", 0):
+    if opset < 7 and not int_of(node, "is_test", 0):
         raise Refused(Reason.TRAINING_MODE, _at(node), "Dropout with is_test=0")
     training = node.inputs[2] if len(node.inputs) > 2 else None
     if opset >= 12 and training is not None and constant(training, _at(node)).any():
@@ -187,9 +180,9 @@ def _check_dropout(field: Field, node: ir.Node, opset: int) -> None:
 
 
 def _has_padding(node: ir.Node) -> bool:
-    if _text(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+    if string_of(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
         return True
-    return "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    return any(ints_of(node, "pads", ()))
 
 
 def _spatial(field: Field) -> range:
@@ -200,7 +193,7 @@ def _check_average_pool(field: Field, node: ir.Node, opset: int) -> None:
     del opset
     _require_constant_along(field, _spatial(field), node)
     # Padding that is counted, or a window that hangs over, averages in zeros.
-    counts = _int(node, "count_include_pad", 0) and (_has_padding(node) or _int(node, "ceil_mode", 0))
+    counts = int_of(node, "count_include_pad", 0) and (_has_padding(node) or int_of(node, "ceil_mode", 0))
     if counts:
         _require_scale_only(field, node)
 
@@ -228,7 +221,7 @@ def _check_resize(field: Field, node: ir.Node, opset: int) -> None:
     for axis in field.axes():
         if before[axis] != after[axis] or not isinstance(before[axis], int):
             raise Refused(Reason.AXIS_MISMATCH, _at(node), f"{node.op_type} may resize axis {axis}")
-    if _text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+    if string_of(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         _require_scale_only(field, node)
         if node.attributes.get("extrapolation_value"):
             raise Refused(Reason.BLOCKED_BY_OP, _at(node), "Resize with an extrapolation_value")
@@ -239,7 +232,7 @@ def _check_pad(field: Field, node: ir.Node, opset: int) -> None:
     before, after = pads[: len(pads) // 2], pads[len(pads) // 2 :]
     padded = [axis for axis, both in enumerate(zip(before, after, strict=True)) if any(both)]
     _require_constant_along(field, padded, node)
-    if _text(node, "mode", "constant") != "constant" or not padded:
+    if string_of(node, "mode", "constant") != "constant" or not padded:
         return
     if value != 0:
         raise Refused(Reason.BLOCKED_BY_OP, _at(node), f"Pad with {value:g}")
@@ -251,8 +244,7 @@ def _pad_arguments(node: ir.Node, opset: int) -> tuple[list[int], float]:
     """Pads in the spec's order for every axis, and the value."""
     if opset < 11:
         name = "paddings" if opset < 2 else "pads"
-        value = node.attributes["value"].as_float() if "value" in node.attributes else 0.0
-        return list(node.attributes[name].as_ints()), value
+        return list(ints_of(node, name, ())), float_of(node, "value", 0.0)
     rank = len(dims(_input(node)))
     pads = [int(each) for each in constant(_input(node, 1), _at(node)).reshape(-1)]
     given = node.inputs[2] if len(node.inputs) > 2 else None
@@ -288,9 +280,7 @@ def _rearranging(
 
 
 def _permutation(node: ir.Node, rank: int) -> list[int]:
-    if "perm" in node.attributes:
-        return list(node.attributes["perm"].as_ints())
-    return list(reversed(range(rank)))
+    return list(ints_of(node, "perm", range(rank - 1, -1, -1)))
 
 
 def _transpose_up(field: Field, node: ir.Node, _: ir.Value) -> Field:
@@ -319,10 +309,10 @@ def _reshape_down(field: Field, node: ir.Node, data: ir.Value) -> Field:
 
 def _space(node: ir.Node, data: ir.Value) -> tuple[list[int], bool]:
     """Shape (blocks, channels) or (channels, blocks) of the deep side's channels; blocks first?"""
-    size = _int(node, "blocksize", 1) ** 2
+    size = int_of(node, "blocksize", 1) ** 2
     deep = data if node.op_type == "DepthToSpace" else node.outputs[0]
     channels = _known(dims(deep)[1], node)
-    blocks_first = node.op_type == "SpaceToDepth" or _text(node, "mode", "DCR") == "DCR"
+    blocks_first = node.op_type == "SpaceToDepth" or string_of(node, "mode", "DCR") == "DCR"
     shallow = channels // size
     return ([size, shallow] if blocks_first else [shallow, size]), blocks_first
 
@@ -360,7 +350,7 @@ def _to_space(field: Field, node: ir.Node, data: ir.Value) -> Field:
 def _reduced_axes(node: ir.Node, rank: int) -> list[int]:
     axes = _axes_of(node)
     if axes is None or not axes:
-        return [] if axes == [] and _int(node, "noop_with_empty_axes", 0) else list(range(rank))
+        return [] if axes == [] and int_of(node, "noop_with_empty_axes", 0) else list(range(rank))
     return [axis % rank for axis in axes]
 
 
@@ -370,7 +360,7 @@ def _reduction(condition: Callable[[Field, ir.Node], None]) -> tuple[Up, Down]:
         condition(field, node)
         data = _input(node)
         axes = _reduced_axes(node, len(dims(data)))
-        if not _int(node, "keepdims", 1):
+        if not int_of(node, "keepdims", 1):
             field = field.mapped(lambda array: np.expand_dims(array, tuple(axes)))
         return [(data, field)]
 
@@ -381,7 +371,7 @@ def _reduction(condition: Callable[[Field, ir.Node], None]) -> tuple[Up, Down]:
         condition(field, node)
         axes = _reduced_axes(node, field.rank)
         _require_constant_along(field, axes, node)
-        if not _int(node, "keepdims", 1):
+        if not int_of(node, "keepdims", 1):
             field = field.mapped(lambda array: np.squeeze(array, tuple(axes)))
         return [(node.outputs[0], field)]
 
@@ -443,22 +433,20 @@ def _split_down(node: ir.Node, index: int, field: Field, opset: int) -> list[Hop
 
 def _slice_places(node: ir.Node, rank: int, opset: int) -> dict[int, np.ndarray]:
     """For each sliced axis of known length, the places taken; None of another length is touched."""
-    if opset < 10:
-        starts, ends = (list(node.attributes[name].as_ints()) for name in ("starts", "ends"))
-        axes = list(node.attributes["axes"].as_ints()) if "axes" in node.attributes else None
-        steps = [1] * len(starts)
-    else:
-        starts, ends = ([int(n) for n in constant(_input(node, i), _at(node)).reshape(-1)] for i in (1, 2))
-        given = [node.inputs[i] if i < len(node.inputs) else None for i in (3, 4)]
-        axes = None if given[0] is None else [int(n) for n in constant(given[0], _at(node)).reshape(-1)]
-        steps = (
-            [1] * len(starts)
-            if given[1] is None
-            else [int(n) for n in constant(given[1], _at(node)).reshape(-1)]
-        )
+
+    def given(index: int, name: str, default: Sequence[int] | None) -> list[int]:
+        if opset < 10:
+            return list(ints_of(node, name, default or ()))
+        if index >= len(node.inputs) or node.inputs[index] is None:
+            return list(default or ())
+        return [int(n) for n in constant(node.inputs[index], _at(node)).reshape(-1)]
+
+    starts, ends = given(1, "starts", None), given(2, "ends", None)
+    axes = given(3, "axes", range(len(starts)))
+    steps = given(4, "steps", [1] * len(starts)) or [1] * len(starts)
     found: dict[int, np.ndarray] = {}
     lengths = dims(_input(node))
-    for place, axis in enumerate(axes if axes is not None else range(len(starts))):
+    for place, axis in enumerate(axes):
         length = lengths[axis % rank]
         if isinstance(length, int):
             found[axis % rank] = np.arange(length)[slice(starts[place], ends[place], steps[place])]

@@ -129,6 +129,7 @@ class Editor:
             if built:
                 built[-1].outputs[0].name = self.fresh(output.name)
                 built[-1].outputs[0].type = output.type
+                built[-1].outputs[0].shape = output.shape
             built.append(
                 ir.Node(
                     "",

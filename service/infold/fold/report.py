@@ -7,8 +7,7 @@ an interface: they are never reused and never renamed (docs/reasons.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from infold.fold.affine import Affine
@@ -150,7 +149,6 @@ class FoldReport:
     decisions: tuple[Decision, ...]
     nodes_before: int
     nodes_after: int
-    opset_imports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def norms(self) -> tuple[Decision, ...]:

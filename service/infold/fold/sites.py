@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infold.fold.affine import F64, Affine
+from infold.fold.attributes import float_of, int_of
 from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype, vector
 from infold.fold.layouts import bias_of_matmul
 from infold.fold.report import NormParameters, Reason, Refused
@@ -138,19 +139,11 @@ def read_site(candidate: Candidate, opset: int) -> Site:
     steps = [_read_step(node) for node in candidate.nodes]
     affine, axis = Affine.identity(), None
     for step in steps:
-        affine = affine.then(step.affine)
+        with np.errstate(all="ignore"):  # what is not finite is refused below, by its channel
+            affine = affine.then(step.affine)
         axis = step.axis if axis is None else axis
     _require_finite(affine, candidate.name)
     return Site(candidate.nodes, steps[0].data_index, axis, affine)
-
-
-def _attribute(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    if attribute is None:
-        return default
-    if attribute.is_ref():
-        raise Refused(Reason.NOT_CONSTANT, node.name, f"attribute {name} is set by the caller")
-    return attribute.as_int()
 
 
 def _require_inference(node: ir.Node, opset: int) -> None:
@@ -159,14 +152,14 @@ def _require_inference(node: ir.Node, opset: int) -> None:
     Source: ONNX operator changelog, BatchNormalization-1, -6, -7, -9, -14.
     """
     if opset >= 14:
-        if _attribute(node, "training_mode", 0):
+        if int_of(node, "training_mode", 0):
             raise Refused(Reason.TRAINING_MODE, node.name, "training_mode=1")
         return
     if any(output.name for output in node.outputs[1:]):
         raise Refused(Reason.TRAINING_MODE, node.name, "it returns statistics of the batch")
-    if opset < 7 and not _attribute(node, "is_test", 0):
+    if opset < 7 and not int_of(node, "is_test", 0):
         raise Refused(Reason.TRAINING_MODE, node.name, "is_test=0")
-    if opset < 9 and not _attribute(node, "spatial", 1):
+    if opset < 9 and not int_of(node, "spatial", 1):
         raise Refused(Reason.AXIS_MISMATCH, node.name, "spatial=0: a statistic for each position")
 
 
@@ -179,11 +172,7 @@ def batch_norm_parameters(node: ir.Node) -> NormParameters:
     if len(node.inputs) < 5:
         raise Refused(Reason.INVALID_STATISTICS, node.name, "fewer than five inputs")
     gamma, beta, mean, variance = (vector(value, node.name) for value in node.inputs[1:5])
-    epsilon = 1e-5
-    if "epsilon" in node.attributes:
-        if node.attributes["epsilon"].is_ref():
-            raise Refused(Reason.NOT_CONSTANT, node.name, "epsilon is set by the caller")
-        epsilon = node.attributes["epsilon"].as_float()
+    epsilon = float_of(node, "epsilon", 1e-5)
     lengths = {len(gamma), len(beta), len(mean), len(variance)}
     if len(lengths) > 1:
         raise Refused(Reason.INVALID_STATISTICS, node.name, f"lengths {sorted(lengths)} differ")

@@ -73,7 +73,7 @@ def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> l
 
 def _write_job(folder: Path, index: int, run: Run) -> dict[str, Any]:
     for n, array in enumerate(run.tensors.values()):
-        np.save(folder / f"in{index}.{n}.npy", array)
+        _save(folder / f"in{index}.{n}", array)
     return {
         "path": str(run.path),
         "inputs": list(run.tensors),
@@ -103,7 +103,27 @@ def _read_result(
     if "error" in facts:
         kind = NoKernelError if facts["error"] == "NoKernelError" else SessionError
         raise kind(label, facts["detail"])
-    return {name: np.load(folder / f"out{index}.{n}.npy") for n, name in enumerate(facts["outputs"])}
+    return {name: _load(folder / f"out{index}.{n}") for n, name in enumerate(facts["outputs"])}
+
+
+def _save(stem: Path, array: Array) -> None:
+    """Numbers as .npy; strings as JSON, because .npy would pickle them."""
+    if array.dtype.kind in "OSU":
+        texts = [str(each) for each in array.reshape(-1)]
+        stem.with_name(f"{stem.name}.json").write_text(json.dumps([list(array.shape), texts]))
+    else:
+        np.save(stem.with_name(f"{stem.name}.npy"), array)
+
+
+def _load(stem: Path) -> Array:
+    strings = stem.with_name(f"{stem.name}.json")
+    if not strings.exists():
+        numbers: Array = np.load(stem.with_name(f"{stem.name}.npy"))
+        return numbers
+    shape, texts = json.loads(strings.read_text())
+    array = np.empty(len(texts), np.object_)
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def _cause(returncode: int) -> str:
@@ -124,10 +144,10 @@ def child() -> None:
         try:
             folder_given = Path(job["external_folder"]) if job["external_folder"] else None
             session = Session(Path(job["path"]), options, external_folder=folder_given)
-            tensors = {name: np.load(folder / f"in{index}.{n}.npy") for n, name in enumerate(job["inputs"])}
+            tensors = {name: _load(folder / f"in{index}.{n}") for n, name in enumerate(job["inputs"])}
             outputs = session.run(tensors)
             for n, array in enumerate(outputs.values()):
-                np.save(folder / f"out{index}.{n}.npy", array)
+                _save(folder / f"out{index}.{n}", array)
             facts = {"outputs": list(outputs)}
         except SessionError as failure:
             facts = {"error": type(failure).__name__, "detail": failure.detail}

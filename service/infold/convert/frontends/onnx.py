@@ -88,7 +88,7 @@ def _read(path: Path) -> bytes:
 def _check(path: Path, proto: onnx.ModelProto) -> None:
     try:
         # A path lets the checker follow external data; beyond 2 GB it must be one anyway.
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(str(path.resolve()))
     except onnx.checker.ValidationError as invalid:
         raise SourceError(path, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
     except (RuntimeError, ValueError, OSError) as failure:
@@ -113,7 +113,18 @@ def _within_range(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
             detail = f"opset {opset} is newer than onnxruntime's {MAX_OPSET} and has no way back"
             raise SourceError(path, f"{detail}: {_one_line(failure)}") from failure
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
+    _cut_empty_outputs(proto.graph)
     return proto
+
+
+def _cut_empty_outputs(graph: onnx.GraphProto) -> None:
+    """Cut unnamed extra outputs of BatchNormalization: onnxruntime 1.31 dies on them unoptimized."""
+    for node in graph.node:
+        if node.op_type == "BatchNormalization" and not any(node.output[1:]):
+            del node.output[1:]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                _cut_empty_outputs(inner)
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -145,18 +156,22 @@ def _check_external(path: Path, folder: Path, proto: onnx.ModelProto) -> set[str
             raise SourceError(path, f"{place}: {failure.strerror}") from failure
         if not stat.S_ISREG(found.st_mode):
             raise SourceError(path, f"{place} is not a plain file")
-        _check_range(path, place, facts, found.st_size)
+        _check_range(path, place, facts, found.st_size, tensor)
         locations.add(location)
     return locations
 
 
-def _check_range(path: Path, place: str, facts: dict[str, str], size: int) -> None:
+def _check_range(path: Path, place: str, facts: dict[str, str], size: int, tensor: onnx.TensorProto) -> None:
     try:
         offset, length = int(facts.get("offset", 0)), int(facts.get("length", 0))
     except ValueError as broken:
         raise SourceError(path, f"{place} has an offset or length that is no number") from broken
     if offset < 0 or length < 0 or offset + length > size:
         raise SourceError(path, f"{place} reaches beyond the end of the file ({size} bytes)")
+    given = length if "length" in facts else size - offset
+    needed = ir.TensorProtoTensor(tensor).nbytes
+    if given < needed:
+        raise SourceError(path, f"{place} has {given} bytes, the tensor needs {needed}")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
