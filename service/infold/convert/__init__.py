@@ -1,6 +1,7 @@
 """Trained model in, folded and proven ONNX out."""
 
 from infold.convert.fold_report import comparison_json, proof_json, verdict
+from infold.convert.in_memory import fold
 from infold.convert.inspect import NormView, inspect
 from infold.convert.pipeline import (
     Conversion,
@@ -19,6 +20,7 @@ __all__ = [
     "comparison_json",
     "convert",
     "convert_to_repository",
+    "fold",
     "inspect",
     "proof_json",
     "verdict",

@@ -14,22 +14,24 @@ from infold.convert.verify import Comparison, Proof
 from infold.fold import Decision, FoldReport
 from infold.runtime import versions
 
-__all__ = ["SCHEMA_VERSION", "proof_json", "report_json", "verdict"]
+__all__ = ["SCHEMA_VERSION", "comparison_json", "counted", "proof_json", "report_json", "verdict"]
 
 SCHEMA_VERSION = 1
 
 
 def verdict(report: FoldReport, proof: Proof | None) -> str:
     """The last line of the table: what was folded, and how sure that is."""
-    norms, folded = len(report.norms), len(report.folded)
-    if not norms:
-        counted = "no norms found"
-    else:
-        counted = f"{folded} of {norms} folded, {len(report.kept)} kept"
     if proof is None:
-        return f"{counted}; not verified"
+        return f"{counted(report)}; not verified"
     what = "verified" if proof.passed else "FAILED"
-    return f"{counted}; {what} on {proof.rows} samples, max relative error {proof.worst_relative:.1e}"
+    return f"{counted(report)}; {what} on {proof.rows} samples, max relative error {proof.worst_relative:.1e}"
+
+
+def counted(report: FoldReport) -> str:
+    """How many norms there are, and what became of them."""
+    if not report.norms:
+        return "no norms found"
+    return f"{len(report.folded)} of {len(report.norms)} folded, {len(report.kept)} kept"
 
 
 def report_json(

@@ -22,20 +22,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from infold import __version__
-from infold.convert.fold_report import report_json, verdict
+from infold.convert.fold_report import counted, report_json
 from infold.convert.frontends import onnx as onnx_frontend
 from infold.convert.frontends.onnx import Source
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.convert.verify import Model, Proof, prove
+from infold.convert.writing import write_model
 from infold.errors import ProofError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
 from infold.tensors import MODEL_NAME, Array, Tensors
 
 __all__ = ["Conversion", "Sampling", "convert", "convert_to_repository", "fold_source", "verify"]
 
-# A protobuf ends at 2 GB; above this, weights go to a file of their own.
-INLINE_LIMIT_BYTES = 1_500_000_000
 GOLDEN_ROWS = 4
 
 
@@ -230,7 +228,8 @@ def _build(
     source = onnx_frontend.load(path)
     unfolded, folded, report = fold_source(source)
     target = stage / final.name
-    proto = _save(source, folded, report, target, prove_it)
+    outcome = "proven equal" if prove_it else "not verified"
+    proto = write_model(source, folded, f"{counted(report)}; {outcome}", target)
     proof = None
     if prove_it:
         proof = prove(
@@ -252,48 +251,6 @@ def _build(
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
     return Conversion(final, report, proof, facts)
-
-
-def _save(
-    source: Source, folded: ir.Model, report: FoldReport, target: Path, prove_it: bool
-) -> onnx.ModelProto:
-    """Write the folded model, and return it with external data still outside."""
-    folded.metadata_props["infold.version"] = __version__
-    folded.metadata_props["infold.source_sha256"] = source.sha256
-    proven = "proven equal" if prove_it else "not verified"
-    folded.metadata_props["infold.verdict"] = f"{verdict(report, None).split(';')[0]}; {proven}"
-    folded.producer_name = folded.producer_name or "infold"
-    size = sum(value.const_value.nbytes for value in _initializers(folded) if value.const_value)
-    if size > INLINE_LIMIT_BYTES:
-        ir.save(folded, target, external_data=f"{target.name}.data")
-        proto = onnx.load(str(target), load_external_data=False)
-    else:
-        ir.external_data.load_to_model(folded)
-        proto = ir.to_proto(folded)
-    _restore_interface(proto, source.proto)
-    _forget_inferred_shapes(proto, source.proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-    return proto
-
-
-def _initializers(model: ir.Model) -> Iterator[ir.Value]:
-    for graph in model.graphs():
-        yield from graph.initializers.values()
-
-
-def _forget_inferred_shapes(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:
-    """Shapes were inferred to help folding; only those the source stated are written."""
-    stated = {value.name for value in source.graph.value_info}
-    kept = [value for value in proto.graph.value_info if value.name in stated]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-
-
-def _restore_interface(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:
-    """Graph inputs and outputs exactly as they were, symbols included."""
-    for ours, theirs in ((proto.graph.input, source.graph.input), (proto.graph.output, source.graph.output)):
-        del ours[:]
-        ours.extend(theirs)
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from infold.errors import SourceError
 
-__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "load"]
+__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load"]
 
 # What onnxruntime 1.31 loads; onnx 1.23 itself writes newer.
 MAX_OPSET = 26
@@ -70,6 +70,23 @@ def load(path: Path) -> Source:
                 digest.update(block)
     _check(path, proto)
     return Source(path, digest.hexdigest(), _within_range(path, proto), folder)
+
+
+def in_memory(proto: onnx.ModelProto) -> Source:
+    """A model that is in memory already, weights included; a copy of it is taken.
+
+    Raises:
+        SourceError: It is not valid; its name stands for the path.
+    """
+    name = Path(proto.graph.name or "model")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    try:
+        onnx.checker.check_model(copy)
+    except (onnx.checker.ValidationError, ValueError) as invalid:
+        raise SourceError(name, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
+    digest = sha256(copy.SerializeToString(deterministic=True)).hexdigest()
+    return Source(name, digest, _within_range(name, copy), Path())
 
 
 def _read(path: Path) -> bytes:
