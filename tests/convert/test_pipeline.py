@@ -53,8 +53,8 @@ def flip_sign(folded: ir.Model) -> None:
 def broken_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folding that gets one sign wrong."""
 
-    def fold(graph: ir.Model) -> tuple[ir.Model, FoldReport]:
-        folded, report = fold_batch_norms(graph)
+    def fold(graph: ir.Model, *, freeze_initializers: bool) -> tuple[ir.Model, FoldReport]:
+        folded, report = fold_batch_norms(graph, freeze_initializers=freeze_initializers)
         flip_sign(folded)
         return folded, report
 
@@ -132,7 +132,7 @@ def test_the_report_is_written_beside_the_model(tmp_path: Path) -> None:
     assert facts == done.json
     assert set(facts) == {
         "schema_version", "infold", "versions", "source", "result", "verdict", "norms", "folded", "kept",
-        "nodes_before", "nodes_after", "sites", "proof",
+        "nodes_before", "nodes_after", "sites", "proof", "serving",
     }  # fmt: skip
     assert facts["schema_version"] == 1 and facts["infold"] == __version__
     assert facts["source"] == {"path": "source.onnx", "sha256": sha256(source.read_bytes()).hexdigest()}
@@ -195,7 +195,7 @@ def test_external_weights_are_read_and_written_inline(tmp_path: Path) -> None:
 
 def test_large_weights_go_to_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit of a protobuf the weights are written beside the model, and it still runs."""
-    monkeypatch.setattr(pipeline, "INLINE_LIMIT_BYTES", 100)
+    monkeypatch.setattr("infold.convert.writing.INLINE_LIMIT_BYTES", 100)
     proto = dense_norm(600, 500)  # onnx_ir keeps tensors of up to 1 MiB inside
     done = convert(save(proto, tmp_path), tmp_path / "folded.onnx")
     assert done.proof is not None and done.proof.passed

@@ -28,6 +28,16 @@ def command(
     shape: Shapes = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any norm stayed.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the proof.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="REPORT.html", help="Also write the report as a page.")
+    ] = None,
+    freeze_initializers: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-initializers",
+            help="Take inputs that have a default (an initializer) as constants, and drop them as inputs.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -35,23 +45,34 @@ def command(
 
     Beside DEST.onnx goes DEST.fold-report.json. A failed proof writes nothing.
     """
-    from infold.convert import convert, convert_to_repository, verdict
+    from infold.convert import convert, convert_to_repository, html_report, verdict, write_text
 
     taken = sampling(samples, shape)
     if repository is not None:
         if destination is not None or name is None:
             raise typer.BadParameter("takes --name and no DEST.onnx", param_hint="--repository")
-        done = convert_to_repository(source, repository, name, taken, prove_it=not no_verify)
+        done = convert_to_repository(
+            source, repository, name, taken, prove_it=not no_verify, freeze=freeze_initializers
+        )
     else:
         if destination is None or name is not None:
             what = "--name goes with --repository" if name is not None else "missing; or give --repository"
             raise typer.BadParameter(what, param_hint="DEST.onnx")
-        done = convert(source, destination, taken, prove_it=not no_verify)
+        done = convert(source, destination, taken, prove_it=not no_verify, freeze=freeze_initializers)
+    if html is not None:
+        sizes = (source.stat().st_size, done.destination.stat().st_size)
+        write_text(html, html_report(done, sizes))
     if as_json:
         print(json.dumps(done.json, indent=2))
     elif not quiet:
-        for line in (fold_table(done.report), verdict(done.report, done.proof), f"wrote {done.destination}"):
-            if line:
-                print(line)
+        lines = [fold_table(done.report), verdict(done.report, done.proof)]
+        if done.serving is not None and done.serving.disabled_optimizers:
+            names = ", ".join(done.serving.disabled_optimizers)
+            lines.append(
+                f"onnxruntime's own optimizer {names} makes this model wrong "
+                f"(relative error {done.serving.without_them:.1e}): serve it with "
+                f"session.disabled_optimizers in its model.toml"
+            )
+        print("\n".join(line for line in (*lines, f"wrote {done.destination}") if line))
     if strict and done.report.kept:
         raise typer.Exit(1)

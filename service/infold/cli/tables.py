@@ -65,13 +65,14 @@ def inspect_table(views: Sequence[NormView]) -> str:
                 *(_range(facts[key], lost) for key in ("gamma", "beta", "moving_mean", "moving_variance")),
                 _range(facts["scale"], "-"),
                 _range(facts["shift"], "-"),
+                facts["producer"],
                 "yes" if facts["would_fold"] else "no",
                 facts["into_or_why"],
                 facts["at"] or "-",
             ]
         )
     header = "norm,spelling,channels,epsilon,gamma,beta,moving mean,moving variance,scale,shift"
-    table = aligned([*header.split(","), "folds", "into / why", "at"], rows)
+    table = aligned([*header.split(","), "producer", "folds", "into / why", "at"], rows)
     notes = [f"warning: {view.decision.site}: {note}" for view in views for note in view.warnings]
     return "\n".join([table, *notes])
 

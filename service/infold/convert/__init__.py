@@ -1,6 +1,7 @@
 """Trained model in, folded and proven ONNX out."""
 
 from infold.convert.fold_report import comparison_json, proof_json, verdict
+from infold.convert.html_report import html_report
 from infold.convert.in_memory import fold
 from infold.convert.inspect import NormView, inspect
 from infold.convert.pipeline import (
@@ -9,6 +10,7 @@ from infold.convert.pipeline import (
     convert,
     convert_to_repository,
     verify,
+    write_text,
 )
 from infold.convert.verify import Proof
 
@@ -21,8 +23,10 @@ __all__ = [
     "convert",
     "convert_to_repository",
     "fold",
+    "html_report",
     "inspect",
     "proof_json",
     "verdict",
     "verify",
+    "write_text",
 ]

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 
 from infold import __version__
-from infold.convert.verify import Comparison, Proof
+from infold.convert.comparison import Comparison
+from infold.convert.serving_session import ServingProof
+from infold.convert.verify import Proof, SiteProof
 from infold.fold import Decision, FoldReport
 from infold.runtime import versions
 
@@ -40,6 +42,7 @@ def report_json(
     *,
     source: dict[str, Any],
     result: dict[str, Any],
+    serving: ServingProof | None = None,
 ) -> dict[str, Any]:
     """Everything a machine may want to know of one conversion.
 
@@ -48,13 +51,14 @@ def report_json(
         proof: The proof, or None where it was skipped.
         source: `path` and `sha256` of the unfolded file.
         result: The same of the folded one.
+        serving: How the file behaves when served, where that was tried.
     """
     proven = {each.site: each for each in proof.sites} if proof else {}
     sites = []
     for decision in report.decisions:
         entry = _decision_json(decision)
         site = proven.get(decision.site)
-        entry["proof"] = {"fan_in": site.fan_in, **comparison_json(site.comparison)} if site else None
+        entry["proof"] = _site_json(site) if site else None
         sites.append(entry)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -70,6 +74,16 @@ def report_json(
         "nodes_after": report.nodes_after,
         "sites": sites,
         "proof": proof_json(proof),
+        "serving": _serving_json(serving),
+    }
+
+
+def _site_json(site: SiteProof) -> dict[str, Any]:
+    return {
+        "fan_in": site.fan_in,
+        **comparison_json(site.comparison),
+        "folded_error": site.folded_error,
+        "unfolded_error": site.unfolded_error,
     }
 
 
@@ -82,7 +96,19 @@ def proof_json(proof: Proof | None) -> dict[str, Any]:
         "oracle": proof.oracle,
         "samples": proof.rows,
         "outputs": [comparison_json(each) for each in proof.outputs],
+        "norms_closer_to_float64": proof.closer_to_truth[0],
+        "norms_held_against_float64": proof.closer_to_truth[1],
         "not_observable": list(proof.unseen),
+    }
+
+
+def _serving_json(serving: ServingProof | None) -> dict[str, Any] | None:
+    if serving is None:
+        return None
+    return {
+        "disabled_optimizers": list(serving.disabled_optimizers),
+        "relative_error_with_them": serving.without_them,
+        "outputs": [comparison_json(each) for each in serving.outputs],
     }
 
 
@@ -102,6 +128,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
         "site": decision.site,
         "spelling": decision.spelling,
         "is_norm": decision.is_norm,
+        "producer": decision.producer,
         "outcome": decision.outcome.value,
         "rule": decision.rule or None,
         "into": decision.into or None,

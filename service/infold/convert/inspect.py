@@ -44,6 +44,7 @@ class NormView:
             "moving_variance": _range(parameters.variance) if parameters else None,
             "scale": _range(affine.scale) if affine else None,
             "shift": _range(affine.shift) if affine else None,
+            "producer": decision.producer,
             "would_fold": decision.outcome is Outcome.FOLDED,
             "into_or_why": decision.why,
             "at": decision.at,

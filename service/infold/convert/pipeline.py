@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,10 +26,13 @@ from infold.convert.fold_report import counted, report_json
 from infold.convert.frontends import onnx as onnx_frontend
 from infold.convert.frontends.onnx import Source
 from infold.convert.samples import draw_samples, load_samples, signature_of
+from infold.convert.serving_session import ServingProof, prove_serving
 from infold.convert.verify import Model, Proof, prove
+from infold.convert.weights import check_weights
 from infold.convert.writing import write_model
 from infold.errors import ProofError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
+from infold.runtime import add_disabled_optimizers
 from infold.tensors import MODEL_NAME, Array, Tensors
 
 __all__ = ["Conversion", "Sampling", "convert", "convert_to_repository", "fold_source", "verify"]
@@ -66,23 +69,44 @@ class Conversion:
         report: What became of each norm.
         proof: None where it was skipped.
         json: The report as written beside the model.
+        serving: How it behaves when served; None where that was not tried.
     """
 
     destination: Path
     report: FoldReport
     proof: Proof | None
     json: dict[str, Any]
+    serving: ServingProof | None = None
 
 
-def fold_source(source: Source) -> tuple[ir.Model, ir.Model, FoldReport]:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        TargetError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as failure:
+        raise TargetError(path, failure.strerror or str(failure)) from failure
+
+
+def fold_source(source: Source, *, freeze: bool = False) -> tuple[ir.Model, ir.Model, FoldReport]:
     """The source for reading, its folded clone, and the report."""
     unfolded = source.ir()
-    folded, report = fold_batch_norms(unfolded)
+    folded, report = fold_batch_norms(unfolded, freeze_initializers=freeze)
     return unfolded, folded, report
 
 
 def convert(
-    source: Path, destination: Path, sampling: Sampling | None = None, *, prove_it: bool = True
+    source: Path,
+    destination: Path,
+    sampling: Sampling | None = None,
+    *,
+    prove_it: bool = True,
+    freeze: bool = False,
 ) -> Conversion:
     """Fold a model, prove the result and write it with its report.
 
@@ -92,6 +116,7 @@ def convert(
             `<stem>.fold-report.json`. What is there is replaced.
         sampling: What to prove on.
         prove_it: False skips the proof; the report says so.
+        freeze: Take inputs that are initializers too as constants, and drop them as inputs.
 
     Raises:
         SourceError, TargetError, SamplesError: As named.
@@ -99,7 +124,7 @@ def convert(
     """
     _require_writable(source, destination)
     with _staging(destination.parent) as stage:
-        conversion = _build(source, stage, destination, sampling or Sampling(), prove_it)
+        conversion = _build(source, stage, destination, sampling or Sampling(), prove_it, freeze=freeze)
         for made in sorted(stage.iterdir(), key=lambda path: path.name == destination.name):
             os.replace(made, destination.parent / made.name)  # the model last
     return conversion
@@ -112,6 +137,7 @@ def convert_to_repository(
     sampling: Sampling | None = None,
     *,
     prove_it: bool = True,
+    freeze: bool = False,
 ) -> Conversion:
     """Fold a model and add it to a model repository as the next version of `name`.
 
@@ -130,7 +156,9 @@ def convert_to_repository(
         version.mkdir()
         number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
         final = parent / str(number) / "model.onnx"
-        conversion = _build(source, version, final, sampling or Sampling(), prove_it, golden=True)
+        conversion = _build(
+            source, version, final, sampling or Sampling(), prove_it, golden=True, freeze=freeze
+        )
         while True:
             try:
                 version.chmod(0o755)
@@ -141,7 +169,7 @@ def convert_to_repository(
                     raise TargetError(parent / str(number), failure.strerror or "cannot write") from failure
                 number += 1  # somebody else just took this number
     written = parent / str(number) / "model.onnx"
-    return Conversion(written, conversion.report, conversion.proof, conversion.json)
+    return replace(conversion, destination=written)
 
 
 def _is_number(name: str) -> bool:
@@ -222,15 +250,22 @@ def _staging(parent: Path) -> Iterator[Path]:
 
 
 def _build(
-    path: Path, stage: Path, final: Path, sampling: Sampling, prove_it: bool, *, golden: bool = False
+    path: Path,
+    stage: Path,
+    final: Path,
+    sampling: Sampling,
+    prove_it: bool,
+    *,
+    golden: bool = False,
+    freeze: bool = False,
 ) -> Conversion:
     """Build everything inside `stage`, under its final names."""
     source = onnx_frontend.load(path)
-    unfolded, folded, report = fold_source(source)
+    unfolded, folded, report = fold_source(source, freeze=freeze)
     target = stage / final.name
     outcome = "proven equal" if prove_it else "not verified"
     proto = write_model(source, folded, f"{counted(report)}; {outcome}", target)
-    proof = None
+    proof, serving = None, None
     if prove_it:
         proof = prove(
             Model("unfolded", unfolded, source.proto, source.folder),
@@ -240,17 +275,22 @@ def _build(
         )
         if not proof.passed:
             raise ProofError(proof.failure(), proof.first_off.site if proof.first_off else None)
+        check_weights(folded, onnx.load(str(target), load_external_data=False), stage)
+        serving = prove_serving(target, proof)
         if golden:
             _write_golden(stage / "golden.npz", source.proto, proof)
+            if serving is not None and serving.disabled_optimizers:
+                add_disabled_optimizers(stage / "model.toml", serving.disabled_optimizers)
     facts = report_json(
         report,
         proof,
         source={"path": path.name, "sha256": source.sha256},
         result={"path": final.name, "sha256": _digest(target)},
+        serving=serving,
     )
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
-    return Conversion(final, report, proof, facts)
+    return Conversion(final, report, proof, facts, serving)
 
 
 def _digest(path: Path) -> str:

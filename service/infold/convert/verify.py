@@ -32,6 +32,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from infold.convert import truth
+from infold.convert.comparison import UNIT_ROUNDOFF, Comparison, compare, compare_output
 from infold.convert.magnitudes import bias_magnitude, magnitudes
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.fold import Decision, LinearOp, linear_op
@@ -41,18 +43,11 @@ from infold.fold.report import Refused
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
-__all__ = ["Comparison", "Model", "Proof", "SiteProof", "prove"]
+__all__ = ["Model", "Proof", "SiteProof", "prove"]
 
 # Safety factor C: sums are not always random walks.
 C = 4.0
-UNIT_ROUNDOFF = {
-    ir.DataType.DOUBLE: 2.0**-53,
-    ir.DataType.FLOAT: 2.0**-24,
-    ir.DataType.FLOAT16: 2.0**-11,
-    ir.DataType.BFLOAT16: 2.0**-8,
-}
 NORM_OPERATIONS = 4
-TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,42 +67,24 @@ class Model:
     folder: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two arrays of one name, compared in float64.
-
-    Attributes:
-        max_abs: Largest absolute difference.
-        relative: The same over the largest magnitude of the unfolded array.
-        bound: Largest absolute difference that rounding explains.
-        exceeded: How far the difference goes beyond what is allowed at its place;
-            at most 1 passes.
-        cosine: Cosine similarity; None where an array is all zero.
-        argmax_agreement: Share of rows with the same largest class, where the array
-            looks like class scores ([rows, at least 2] of floats).
-    """
-
-    name: str
-    max_abs: float
-    relative: float
-    bound: float
-    exceeded: float
-    cosine: float | None = None
-    argmax_agreement: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        """The difference is within what rounding explains."""
-        return self.exceeded <= 1.0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteProof:
-    """The comparison at one folded norm; `fan_in` of the op that absorbed it."""
+    """What was found at one folded norm.
+
+    Attributes:
+        site: Name of the norm.
+        fan_in: Of the op that absorbed it.
+        comparison: Folded against unfolded.
+        folded_error: Largest distance of the folded value from its float64 evaluation, over
+            the largest magnitude; None where the value is not one op's output.
+        unfolded_error: The same for the unfolded value.
+    """
 
     site: str
     fan_in: int
     comparison: Comparison
+    folded_error: float | None = None
+    unfolded_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +117,16 @@ class Proof:
     def first_off(self) -> SiteProof | None:
         """The first site where the error is larger than rounding explains."""
         return next((each for each in self.sites if not each.comparison.passed), None)
+
+    @property
+    def closer_to_truth(self) -> tuple[int, int]:
+        """At how many norms the folded value is nearer to float64 than the unfolded, and of how many."""
+        known = [
+            (each.folded_error, each.unfolded_error)
+            for each in self.sites
+            if each.folded_error is not None and each.unfolded_error is not None
+        ]
+        return sum(folded <= unfolded for folded, unfolded in known), len(known)
 
     @property
     def worst_relative(self) -> float:
@@ -200,7 +187,7 @@ def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples
     sites = tuple(_compare_site(each, allowed, left, right) for each in watched)
     spread = C * math.sqrt(sum(_relative_bound(each, left) ** 2 for each in sites))
     names = [value.name for value in unfolded.proto.graph.output]
-    outputs = tuple(_compare_output(name, left[name], right[name], spread) for name in names)
+    outputs = tuple(compare_output(name, left[name], right[name], spread) for name in names)
     rows = next((array.shape[0] for array in samples.values() if array.ndim), 1)
     return Proof(oracle, rows, outputs, sites, unseen, samples, {name: left[name] for name in names})
 
@@ -344,7 +331,29 @@ def _compare_site(watched: _Watched, allowed: Allowed, left: Tensors, right: Ten
         # What lies between op and site may move elements: then the largest stands for all.
         apart = here.shape != want.shape or len(watched.ops) > 1
         limit = limit + (np.max(here, initial=0.0) if apart else here)
-    return SiteProof(watched.decision.site, fan_in, _compare(watched.probe, want, got, limit))
+    found = compare(watched.probe, want, got, limit)
+    errors = _errors(watched, want, got, left, right)
+    return SiteProof(watched.decision.site, fan_in, found, *errors)
+
+
+def _errors(
+    watched: _Watched, want: Array, got: Array, left: Tensors, right: Tensors
+) -> tuple[float | None, float | None]:
+    """Distance of the folded and of the unfolded value from what float64 makes of their own data."""
+    op = watched.ops[0] if len(watched.ops) == 1 else None
+    if op is None or not op.is_unrounded or op.nodes[-1].outputs[0].name != watched.probe:
+        return None, None
+    found: list[float | None] = []
+    for side, value in ((right, got), (left, want)):
+        data = side.get(op.input.name or "")
+        rows = truth.row_limit(op, value)
+        exact = None if data is None else truth.evaluate(op, data[:rows])
+        if exact is None or exact.shape != value[:rows].shape:
+            found.append(None)
+            continue
+        scale = float(np.abs(exact).max(initial=0.0)) or 1.0
+        found.append(float(np.abs(exact - value[:rows].astype(np.float64)).max(initial=0.0)) / scale)
+    return found[0], found[1]
 
 
 def _norm_magnitude(decision: Decision) -> float:
@@ -360,50 +369,3 @@ def _norm_magnitude(decision: Decision) -> float:
 def _relative_bound(site: SiteProof, left: Tensors) -> float:
     scale = float(np.abs(left[site.comparison.name].astype(np.float64)).max(initial=0.0))
     return site.comparison.bound / scale if scale > 0 else 0.0
-
-
-def _compare_output(name: str, want: Array, got: Array, spread: float) -> Comparison:
-    if want.dtype.kind not in "fiub" and want.dtype != ir.DataType.BFLOAT16.numpy():
-        same = want.shape == got.shape and bool((want == got).all())
-        return Comparison(name, 0.0, 0.0, 0.0, 0.0 if same else math.inf)
-    finite = np.abs(want.astype(np.float64))
-    scale = float(finite[np.isfinite(finite)].max(initial=0.0))
-    floor = UNIT_ROUNDOFF[ir.DataType.FLOAT16] if want.dtype.itemsize == 2 else 2.0**-22
-    return _compare(name, want, got, np.asarray(max(spread, floor) * scale))
-
-
-def _compare(name: str, want: Array, got: Array, allowed: Array) -> Comparison:
-    """Compare two arrays element by element.
-
-    Raises:
-        ProofError: They differ in shape, or nothing in them is finite.
-    """
-    if want.shape != got.shape:
-        raise ProofError(f"'{name}' has shape {list(got.shape)} folded and {list(want.shape)} unfolded", name)
-    a, b = want.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(a)
-    if a.size and not finite.any():
-        raise ProofError(f"'{name}' is nowhere finite on the samples: nothing can be compared", name)
-    same_kind = np.array_equal(a[~finite], b[~finite], equal_nan=True) and np.isfinite(b[finite]).all()
-    difference = np.abs(np.where(finite, b - np.where(finite, a, 0.0), 0.0))
-    max_abs = float(difference.max(initial=0.0)) if same_kind else math.inf
-    limits = np.maximum(np.broadcast_to(allowed, a.shape), TINY)
-    exceeded = float((difference / limits).max(initial=0.0)) if same_kind else math.inf
-    scale = float(np.abs(a[finite]).max(initial=0.0))
-    norms = float(np.linalg.norm(a[finite]) * np.linalg.norm(b[finite]))
-    cosine = float(np.dot(a[finite], b[finite]) / norms) if norms > 0 and same_kind else None
-    return Comparison(
-        name,
-        max_abs,
-        max_abs / scale if scale > 0 else max_abs,
-        float(np.max(allowed, initial=0.0)),
-        exceeded,
-        cosine,
-        _argmax_agreement(want, got),
-    )
-
-
-def _argmax_agreement(want: Array, got: Array) -> float | None:
-    if want.ndim != 2 or want.shape[1] < 2 or want.shape[0] == 0 or want.dtype.kind != "f":
-        return None
-    return float((want.argmax(axis=1) == got.argmax(axis=1)).mean())

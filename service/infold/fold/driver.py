@@ -32,12 +32,15 @@ Decisions = dict[tuple[ir.Graph, str], Decision]
 FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
 
 
-def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
+def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> tuple[ir.Model, FoldReport]:
     """Fold every norm that can be folded into a neighbouring linear op.
 
     Args:
         model: Any model; it is left as it is. Shapes, where known, help: run shape
             inference first.
+        freeze_initializers: Take inputs that are initializers too as constants, and drop
+            them as inputs. For IR 3, which lists every initializer as an input, that is
+            always done.
 
     Returns:
         A folded clone, inputs and outputs untouched, and what became of each norm.
@@ -46,7 +49,7 @@ def fold_batch_norms(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     before = _count_nodes(model)
     folded = model.clone()
     _cut_empty_outputs(folded)
-    if folded.ir_version < FIRST_IR_WITH_PLAIN_INITIALIZERS:
+    if freeze_initializers or folded.ir_version < FIRST_IR_WITH_PLAIN_INITIALIZERS:
         drop_initializer_inputs(folded)
     for graph, _ in _graphs(folded):
         if not _is_sorted(graph):
@@ -130,6 +133,7 @@ def _keep_rest(model: ir.Model, decisions: Decisions) -> None:
             Outcome.KEPT,
             is_norm=site.is_norm if site else True,
             refusals=tuple(refusals),
+            producer=_producer(candidate, site),
             affine=site.affine if site else None,
             parameters=site.parameters if site else _parameters(candidate),
         )
@@ -174,6 +178,12 @@ def _is_sorted(graph: ir.Graph) -> bool:
     return True
 
 
+def _producer(candidate: Candidate, site: Site | None) -> str:
+    value = site.input if site is not None else candidate.nodes[0].inputs[0]
+    node = None if value is None else value.producer()
+    return f"{node.op_type} {node.name or node.outputs[0].name}" if node is not None else "input"
+
+
 def _parameters(candidate: Candidate) -> NormParameters | None:
     """The parameters of a norm that could not be read as a site, where they can be had at all."""
     if candidate.nodes[0].op_type != "BatchNormalization":
@@ -197,6 +207,7 @@ def _folded(candidate: Candidate, site: Site, rule: str, fold: Fold) -> Decision
         across=fold.across,
         copied=fold.copied,
         probes=fold.probes,
+        producer=_producer(candidate, site),
         affine=site.affine,
         parameters=site.parameters,
     )

@@ -49,6 +49,11 @@ class LinearOp:
     weight_value: ir.Value
 
     @property
+    def is_unrounded(self) -> bool:
+        """The weight is still held as it was stored, with its scales beside it in float64."""
+        return isinstance(self.weight_value.const_value, FoldedTensor)
+
+    @property
     def name(self) -> str:
         """The name a report uses."""
         return self.nodes[0].name or self.nodes[0].outputs[0].name or self.nodes[0].op_type
@@ -260,7 +265,7 @@ def _read_matmul(node: ir.Node, opset: int, add: ir.Node | None = None) -> Linea
         shape = None if index == 1 else (changed.weight.outputs, 1)
         exact = changed.bias_tensor(node.name, shape)
         constant_bias = NewConstant(exact, _like(bias_value, node, "bias"))
-        if rank == 2:
+        if rank == 2 and index == 1:
             gemm = (*operands, constant_bias)
             return (NewNode("Gemm", gemm, node.name, (), node.metadata_props),)
         name = add.name if add is not None else f"{node.name or output.name}/bias"

@@ -100,6 +100,7 @@ class Decision:
         copied: Names of weights that had other readers and so were copied.
         probes: Names of values that exist in both models and must agree there.
         refusals: One per direction tried; empty where folded.
+        producer: Operator and name of what computes its input, or `input`.
         affine: The norm as one affine; None where it could not be read.
         parameters: The trained parameters; None where they are written into constants.
     """
@@ -116,6 +117,7 @@ class Decision:
     copied: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    producer: str = ""
     affine: Affine | None = None
     parameters: NormParameters | None = None
 

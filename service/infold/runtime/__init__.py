@@ -8,7 +8,13 @@ import os
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config
+from infold.runtime.model_config import (
+    Batching,
+    ModelConfig,
+    SessionConfig,
+    add_disabled_optimizers,
+    read_config,
+)
 from infold.runtime.options import Device, Placement, available_cores, choose_device
 from infold.runtime.probe import Run, run_isolated
 from infold.runtime.session import Session, versions
@@ -21,6 +27,7 @@ __all__ = [
     "Run",
     "Session",
     "SessionConfig",
+    "add_disabled_optimizers",
     "available_cores",
     "choose_device",
     "read_config",
