@@ -32,6 +32,7 @@ REMEDIES = {
     Reason.NEGATIVE_SCALE: "An operator in between keeps order, a negative scale turns it round.",
     Reason.SHIFT_NOT_MOVABLE: "An operator in between lets a scale through, but no shift.",
     Reason.COSTS_MORE: "Correct, but the graph would have more operators than before.",
+    Reason.QUANTIZED: "Integer weights take a positive scale for each output only. Fold before quantizing.",
     Reason.INVALID_STATISTICS: "The parameters make no sense; see the channel named.",
     Reason.NOT_REPRESENTABLE: "Folded weights would leave the range of their type. Fold in float32 first.",
 }

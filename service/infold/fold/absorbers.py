@@ -198,7 +198,9 @@ class _AffineAbsorber:
             new.append(_constant(numbers, dtype, (value.name if value else None) or name, self.name))
         attributes = tuple(node.attributes.values())
         inputs = (*new, *node.inputs[3:])
-        return (NewNode("BatchNormalization", inputs, node.name, attributes, dict(node.metadata_props)),)
+        return (
+            NewNode("BatchNormalization", inputs, node.name, attributes, metadata=dict(node.metadata_props)),
+        )
 
 
 def write_affine(site: Site, affine: Affine, axis: int | None, rank: int) -> tuple[NewNode, ...]:

@@ -89,6 +89,18 @@ def _divide(left: Array, right: Array) -> Array:
     return quotient if is_float(left) else np.trunc(quotient).astype(left.dtype)
 
 
+def _dequantize(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    if int_of(node, "block_size", 0):
+        raise Refused(Reason.NOT_CONSTANT, node.name, "DequantizeLinear by blocks")
+    shape = [1] * inputs[0].ndim
+    if inputs[1].size > 1:
+        shape[int_of(node, "axis", 1)] = -1
+    integers = inputs[0].astype(np.float64)
+    if len(inputs) > 2:
+        integers = integers - inputs[2].astype(np.float64).reshape(shape if inputs[2].size > 1 else ())
+    return integers * inputs[1].astype(np.float64).reshape(shape if inputs[1].size > 1 else ())
+
+
 def _arithmetic(function: Callable[..., Array]) -> Evaluator:
     return lambda _, inputs: np.asarray(function(*(_wide(array) for array in inputs)))
 
@@ -96,6 +108,7 @@ def _arithmetic(function: Callable[..., Array]) -> Evaluator:
 EVALUATORS: Mapping[str, Evaluator] = {
     "Identity": lambda _, inputs: inputs[0],
     "Cast": _cast,
+    "DequantizeLinear": _dequantize,
     "Reshape": _reshape,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,

@@ -8,7 +8,7 @@ now needs a bias. The algorithms above this table name no operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +17,8 @@ from infold.fold.affine import F64
 from infold.fold.attributes import float_of, int_of, ints_of, string_of
 from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype
 from infold.fold.linear import Border, FoldedBias, FoldedTensor, Linear, Weight
-from infold.fold.patch import PREVIOUS, NewConstant, NewNode
+from infold.fold.patch import PREVIOUS, NewConstant, NewNode, Operand
+from infold.fold.quantized import dequantizer, read_quantized, write_quantized
 from infold.fold.report import Reason, Refused
 from infold.tensors import Array
 
@@ -76,7 +77,6 @@ def linear_op(node: ir.Node, opset: int) -> LinearOp | None:
 
 def _weight(value: ir.Value | None, node: ir.Node) -> tuple[Array, ir.DataType, F64 | None, F64 | None]:
     """The stored elements, their dtype, and scales already folded into them."""
-    array = None
     if value is not None and isinstance(value.const_value, FoldedTensor) and is_constant(value):
         folded = value.const_value
         return folded.weight.stored, folded.dtype, folded.out_scale, folded.in_scale
@@ -106,12 +106,27 @@ def _linear(
     alpha: float = 1.0,
     border: Border = Border.NONE,
 ) -> Linear:
+    quantizer = dequantizer(value)
+    if quantizer is not None:
+        quantized, scale = read_quantized(quantizer, axes, groups, node.name)
+        linear = Linear.of(quantized, bias, alpha, border)
+        return replace(linear, out_scale=linear.out_scale * scale)
     stored, dtype, out_scale, in_scale = _weight(value, node)
     weight = Weight(stored, dtype, axes[0] % stored.ndim, axes[1] % stored.ndim, groups)
     linear = Linear.of(weight, bias, alpha, border)
     if out_scale is None or in_scale is None:
         return linear
     return Linear(weight, linear.out_scale * out_scale, in_scale, linear.bias, border)
+
+
+def _written(
+    value: ir.Value | None, changed: Linear, node: ir.Node, opset: int
+) -> tuple[tuple[NewNode, ...], Operand]:
+    """A changed weight: what has to be computed before the op, and what the op reads."""
+    quantizer = dequantizer(value)
+    if quantizer is not None:
+        return (write_quantized(quantizer, changed, node.name, opset),), PREVIOUS
+    return (), NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))
 
 
 def _data(node: ir.Node, index: int) -> ir.Value:
@@ -125,6 +140,13 @@ def _attributes(node: ir.Node, *, without: tuple[str, ...] = ()) -> tuple[ir.Att
     return tuple(attr for name, attr in node.attributes.items() if name not in without)
 
 
+def _rebuilt(
+    node: ir.Node, op_type: str, inputs: tuple[Operand, ...], attributes: tuple[ir.Attr, ...] = ()
+) -> NewNode:
+    """A node in place of another, under its name."""
+    return NewNode(op_type, inputs, node.name, attributes, metadata=dict(node.metadata_props))
+
+
 def _like(value: ir.Value | None, node: ir.Node, what: str) -> str:
     """A name to derive a new constant's name from."""
     if value is not None and value.name:
@@ -136,7 +158,6 @@ def _like(value: ir.Value | None, node: ir.Node, what: str) -> str:
 
 
 def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> LinearOp:
-    del opset  # every version of Conv and ConvTranspose keeps its weight alike
     value = node.inputs[1] if len(node.inputs) > 1 else None
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     border = Border.SCATTERED if axes == (1, 0) else (Border.PADDED if _is_padded(node) else Border.NONE)
@@ -144,11 +165,13 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
     linear = _linear(value, node, axes, int_of(node, "group", 1), bias, border=border)
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
-        inputs = [node.inputs[0], NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))]
+        before, weight = _written(value, changed, node, opset)
+        inputs = [node.inputs[0], weight]
         if changed.has_bias or bias_value is not None:
             bias = changed.bias_tensor(node.name)
             inputs.append(NewConstant(bias, _like(bias_value, node, "bias")))
-        return (NewNode(node.op_type, tuple(inputs), node.name, _attributes(node), node.metadata_props),)
+        conv = _rebuilt(node, node.op_type, tuple(inputs), _attributes(node))
+        return (*before, conv)
 
     assert value is not None
     return LinearOp((node,), _data(node, 0), linear, 1, 1, write, value)
@@ -177,12 +200,13 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
     linear = _linear(value, node, axes, 1, bias, float_of(node, "alpha", 1.0))
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
-        inputs = [node.inputs[0], NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))]
+        before, weight = _written(value, changed, node, opset)
+        inputs = [node.inputs[0], weight]
         if changed.has_bias or bias_value is not None:
             exact = changed.bias_tensor(node.name)
             inputs.append(NewConstant(exact, _like(bias_value, node, "bias")))
         attributes = _attributes(node, without=("alpha", "beta", "broadcast"))
-        return (NewNode("Gemm", tuple(inputs), node.name, attributes, node.metadata_props),)
+        return (*before, _rebuilt(node, "Gemm", tuple(inputs), attributes))
 
     assert value is not None
     in_axis = 0 if int_of(node, "transA", 0) else 1
@@ -224,18 +248,25 @@ def _bias_fits(matmul: ir.Node, bias: Array, data: ir.Value) -> bool:
     index = _weight_index(matmul)
     if index is None:
         return False
-    weight = constant(matmul.inputs[index])
-    if weight.ndim != 2 or data.shape is None or bias.ndim > len(data.shape):
+    weight = _matrix(matmul, index)
+    if len(weight) != 2 or data.shape is None or bias.ndim > len(data.shape):
         return False
-    outputs = weight.shape[1] if index == 1 else weight.shape[0]
+    outputs = weight[1] if index == 1 else weight[0]
     wanted = (outputs,) if index == 1 else (outputs, 1)
     padded = (1,) * (len(wanted) - bias.ndim) + bias.shape
     return bias.size == outputs and padded[len(padded) - len(wanted) :] == wanted
 
 
+def _matrix(matmul: ir.Node, index: int) -> tuple[int, ...]:
+    """Shape of a MatMul's weight."""
+    value = matmul.inputs[index]
+    quantizer = dequantizer(value)
+    return constant(quantizer.inputs[0] if quantizer else value, matmul.name).shape
+
+
 def _weight_index(node: ir.Node) -> int | None:
     """Which operand of a MatMul is the constant weight, or None where none or both are."""
-    left, right = (is_constant(value) for value in node.inputs)
+    left, right = (is_constant(value) or dequantizer(value) is not None for value in node.inputs)
     return None if left == right else (0 if left else 1)
 
 
@@ -252,25 +283,26 @@ def _read_matmul(node: ir.Node, opset: int, add: ir.Node | None = None) -> Linea
         bias_value = next(each for each in add.inputs if each is not output)
         bias = _bias(bias_value, add)
         bias = None if bias is None else bias.reshape(-1)
-    if constant(value, node.name).ndim != 2:
+    if len(_matrix(node, index)) != 2:
         raise Refused(Reason.AXIS_MISMATCH, node.name, "its weight is a stack of matrices")
     linear = _linear(value, node, axes, 1, bias)
     out_axis = rank - 1 if index == 1 else rank - 2
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
-        weight = NewConstant(changed.weight_tensor(node.name), _like(value, node, "weight"))
+        before, weight = _written(value, changed, node, opset)
         operands = (data, weight) if index == 1 else (weight, data)
         if add is None and not changed.has_bias:
-            return (NewNode("MatMul", operands, node.name, (), node.metadata_props),)
+            return (*before, _rebuilt(node, "MatMul", operands))
         shape = None if index == 1 else (changed.weight.outputs, 1)
         exact = changed.bias_tensor(node.name, shape)
         constant_bias = NewConstant(exact, _like(bias_value, node, "bias"))
         if rank == 2 and index == 1:
             gemm = (*operands, constant_bias)
-            return (NewNode("Gemm", gemm, node.name, (), node.metadata_props),)
+            return (*before, _rebuilt(node, "Gemm", gemm))
         name = add.name if add is not None else f"{node.name or output.name}/bias"
         return (
-            NewNode("MatMul", operands, node.name, (), node.metadata_props),
+            *before,
+            _rebuilt(node, "MatMul", operands),
             NewNode("Add", (PREVIOUS, constant_bias), name),
         )
 

@@ -41,12 +41,17 @@ Operand = ir.Value | NewConstant | _Previous | None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewNode:
-    """A node to add: like an `ir.Node`, but not yet a reader of anything."""
+    """A node to add: like an `ir.Node`, but not yet a reader of anything.
+
+    `output_like` is a value of the same type and shape as its output; by default that
+    is the output of the nodes it replaces.
+    """
 
     op_type: str
     inputs: tuple[Operand, ...]
     name: str | None
     attributes: tuple[ir.Attr, ...] = ()
+    output_like: ir.Value | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -127,9 +132,10 @@ class Editor:
         for new in replacement.new:
             inputs = [self._operand(operand, built, graph, last) for operand in new.inputs]
             if built:
-                built[-1].outputs[0].name = self.fresh(output.name)
-                built[-1].outputs[0].type = output.type
-                built[-1].outputs[0].shape = output.shape
+                like = replacement.new[len(built) - 1].output_like or output
+                built[-1].outputs[0].name = self.fresh(like.name)
+                built[-1].outputs[0].type = like.type
+                built[-1].outputs[0].shape = like.shape
             built.append(
                 ir.Node(
                     "",

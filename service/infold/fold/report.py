@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NEGATIVE_SCALE = "negative-scale"
     SHIFT_NOT_MOVABLE = "shift-not-movable"
     COSTS_MORE = "costs-more"
+    QUANTIZED = "quantized"
     INVALID_STATISTICS = "invalid-statistics"
     NOT_REPRESENTABLE = "not-representable"
 
