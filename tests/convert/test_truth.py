@@ -15,6 +15,10 @@ def double(*shape: int, seed: int = 0) -> np.ndarray:
     return normal(*shape, seed=seed, dtype="float64")
 
 
+def normal_of(shape: int | tuple[int, ...]) -> np.ndarray:
+    return double(*np.atleast_1d(shape), seed=2)
+
+
 CASES = {
     "conv": ("Conv <pads=[1,0,2,1], strides=[2,1]> (x, w, b)", (2, 4, 9, 8), (6, 4, 3, 3), 6),
     "dilated": ("Conv <dilations=[2,3]> (x, w, b)", (2, 4, 9, 9), (6, 4, 3, 2), 6),
@@ -30,6 +34,7 @@ CASES = {
     ),
     "transposed dilated": ("ConvTranspose <dilations=[2,1]> (x, w, b)", (2, 4, 5, 6), (4, 3, 3, 3), 3),
     "gemm": ("Gemm <alpha=0.5, beta=2.0, transB=1> (x, w, b)", (5, 4), (3, 4), 3),
+    "gemm weight first": ("Gemm <transA=1, transB=1> (w, x, b)", (5, 4), (4, 3), (3, 1)),
     "gemm transposed": ("Gemm <transA=1> (x, w, b)", (4, 5), (4, 3), 3),
 }  # fmt: skip
 
@@ -39,7 +44,7 @@ def test_float64_evaluation_equals_the_reference(name: str) -> None:
     """Every attribute that moves a tap or a border is read; agreement to float64's rounding."""
     call, data_shape, weight_shape, channels = CASES[name]
     dims = ",".join(str(length) for length in data_shape)
-    data, weight, bias = double(*data_shape), double(*weight_shape, seed=1), double(channels, seed=2)
+    data, weight, bias = double(*data_shape), double(*weight_shape, seed=1), normal_of(channels)
     proto = model(f"g (double[{dims}] x) => (double y) {{ y = {call} }}", {"w": weight, "b": bias})
     (wanted,) = ReferenceEvaluator(proto).run(None, {"x": data})
     node = next(iter(ir.from_proto(proto).graph))

@@ -170,6 +170,17 @@ def costs_more() -> onnx.ModelProto:
     )
 
 
+def quantized() -> onnx.ModelProto:
+    """A norm in front of integer weights: a scale for each input has no place in them."""
+    integers = np.arange(24, dtype=np.int8).reshape(6, 4, 1, 1)
+    return model(
+        f"""g (float[N,4,5,5] x) => (float[N,6,5,5] y) {{
+            [bn] n = {BN} (x, {PARAMETERS})
+            w = DequantizeLinear <axis=0> (q, s)  y = Conv (n, w) }}""",
+        {"q": integers, "s": np.full(6, 0.5, np.float32), **norm(4)},
+    )
+
+
 GRAPHS: dict[Reason, Callable[[], onnx.ModelProto]] = {
     Reason.GRAPH_INPUT: graph_input,
     Reason.GRAPH_OUTPUT: graph_output,
@@ -185,6 +196,7 @@ GRAPHS: dict[Reason, Callable[[], onnx.ModelProto]] = {
     Reason.NEGATIVE_SCALE: negative_scale,
     Reason.SHIFT_NOT_MOVABLE: shift_not_movable,
     Reason.COSTS_MORE: costs_more,
+    Reason.QUANTIZED: quantized,
     Reason.INVALID_STATISTICS: invalid_statistics,
     Reason.NOT_REPRESENTABLE: not_representable,
 }

@@ -125,10 +125,9 @@ def _conv_transpose(op: LinearOp, data: F64, weight: F64) -> F64 | None:
 
 def _gemm(op: LinearOp, data: F64, weight: F64) -> F64 | None:
     node = op.nodes[0]
-    if node.inputs[0] is not op.input:
-        return weight @ data
-    left = data.T if _int(node, "transA", 0) else data
-    return left @ (weight.T if _int(node, "transB", 0) else weight)
+    left, right = (data, weight) if node.inputs[0] is op.input else (weight, data)
+    left = left.T if _int(node, "transA", 0) else left
+    return left @ (right.T if _int(node, "transB", 0) else right)
 
 
 def _matmul(op: LinearOp, data: F64, weight: F64) -> F64 | None:

@@ -8,6 +8,7 @@ each patch removes a site.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -56,12 +57,16 @@ def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> t
             graph.sort()
     editor = Editor(folded)
     decisions: Decisions = {}
-    order = {_key(graph, candidate): place for place, (graph, _, candidate) in enumerate(_candidates(folded))}
+    called = {_key(graph, each): (each.name, each.spelling) for graph, _, each in _candidates(folded)}
     while _fold_once(folded, editor, decisions):
         pass
-    _keep_rest(folded, decisions)
+    _keep_rest(folded, editor, decisions)
     _shrink_chains(folded, editor)
-    ordered = [decisions[key] for key in sorted(decisions, key=lambda key: order.get(key, len(order)))]
+    # Two that met may by now be written and named otherwise; the report tells of the model as it was.
+    ordered = [
+        replace(decisions[key], site=name, spelling=spelling, output=key[1])
+        for key, (name, spelling) in called.items()
+    ]
     report = FoldReport(tuple(ordered), before, _count_nodes(folded))
     return folded, report
 
@@ -104,15 +109,15 @@ def _fold_once(model: ir.Model, editor: Editor, decisions: Decisions) -> bool:
                 fold = rule(site, opset)
             except Refused:
                 continue
-            key, decision = _key(graph, candidate), _folded(candidate, site, name, fold)
+            decision = _folded(candidate, site, name, fold)
+            decisions[graph, editor.origin(graph, decision.output)] = decision
             editor.apply(fold.patch)
-            decisions[key] = decision
             progress = True
             break
     return progress
 
 
-def _keep_rest(model: ir.Model, decisions: Decisions) -> None:
+def _keep_rest(model: ir.Model, editor: Editor, decisions: Decisions) -> None:
     """Record every site that is still there, with the refusal of each rule."""
     for graph, opset, candidate in _candidates(model):
         site: Site | None = None
@@ -137,7 +142,7 @@ def _keep_rest(model: ir.Model, decisions: Decisions) -> None:
             affine=site.affine if site else None,
             parameters=site.parameters if site else _parameters(candidate),
         )
-        decisions[_key(graph, candidate)] = decision
+        decisions[graph, editor.origin(graph, decision.output)] = decision
 
 
 def _shrink_chains(model: ir.Model, editor: Editor) -> None:

@@ -99,8 +99,13 @@ class Field:
         return Field(_shrunk(place(self.scale, 1.0)), _shrunk(place(self.shift, 0.0)))
 
     def picked(self, axis: int, indices: Sequence[int] | np.ndarray) -> Field:
-        """This field at the chosen places of an axis along which it is written out."""
-        return self.mapped(lambda array: np.take(array, np.asarray(indices, np.int64), axis=axis))
+        """This field at the chosen places of an axis."""
+        places = np.asarray(indices, np.int64)
+
+        def pick(array: F64) -> F64:
+            return array if array.shape[axis] == 1 else np.take(array, places, axis=axis)
+
+        return self.mapped(pick)
 
 
 def _shrunk(array: F64) -> F64:

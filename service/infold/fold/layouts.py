@@ -191,26 +191,34 @@ def _read_conv_transpose(node: ir.Node, opset: int) -> LinearOp:
 def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
     if opset < 7:
         raise Refused(Reason.BLOCKED_BY_OP, node.name, f"Gemm of opset {opset}")
-    value = node.inputs[1]
-    axes = (0, 1) if int_of(node, "transB", 0) else (1, 0)
+    index = 0 if is_constant(node.inputs[0]) and not is_constant(node.inputs[1]) else 1
+    value, data = node.inputs[index], _data(node, 1 - index)
+    turned = int_of(node, "transB" if index else "transA", 0)
+    # A' is [M, K] and B' is [K, N]: outputs lie on A's first axis, or on B's last.
+    axes = (0, 1) if bool(turned) == bool(index) else (1, 0)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     bias = _bias(bias_value, node)
     if bias is not None:
         bias = bias * float_of(node, "beta", 1.0)
+        if index == 0:
+            if bias.size > 1 and (bias.ndim != 2 or bias.shape[1] != 1):
+                raise Refused(Reason.AXIS_MISMATCH, node.name, "its bias does not lie along its outputs")
+            bias = bias.reshape(-1)
     linear = _linear(value, node, axes, 1, bias, float_of(node, "alpha", 1.0))
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         before, weight = _written(value, changed, node, opset)
-        inputs = [node.inputs[0], weight]
+        inputs: list[Operand] = [data, weight] if index else [weight, data]
         if changed.has_bias or bias_value is not None:
-            exact = changed.bias_tensor(node.name)
+            exact = changed.bias_tensor(node.name, None if index else (changed.weight.outputs, 1))
             inputs.append(NewConstant(exact, _like(bias_value, node, "bias")))
         attributes = _attributes(node, without=("alpha", "beta", "broadcast"))
         return (*before, _rebuilt(node, "Gemm", tuple(inputs), attributes))
 
     assert value is not None
-    in_axis = 0 if int_of(node, "transA", 0) else 1
-    return LinearOp((node,), _data(node, 0), linear, 1, in_axis, write, value)
+    data_turned = int_of(node, "transA" if index else "transB", 0)
+    in_axis = 1 if bool(data_turned) != bool(index) else 0
+    return LinearOp((node,), data, linear, index, in_axis, write, value)
 
 
 # -- MatMul, with or without the Add of a bias ----------------------------------------------------
@@ -296,7 +304,7 @@ def _read_matmul(node: ir.Node, opset: int, add: ir.Node | None = None) -> Linea
         shape = None if index == 1 else (changed.weight.outputs, 1)
         exact = changed.bias_tensor(node.name, shape)
         constant_bias = NewConstant(exact, _like(bias_value, node, "bias"))
-        if rank == 2 and index == 1:
+        if rank == 2:
             gemm = (*operands, constant_bias)
             return (*before, _rebuilt(node, "Gemm", gemm))
         name = add.name if add is not None else f"{node.name or output.name}/bias"

@@ -97,6 +97,7 @@ class Editor:
     def __init__(self, model: ir.Model) -> None:
         self._bodies = {function.graph for function in model.functions.values()}
         self._taken: set[str | None] = {None, ""}
+        self._origin: dict[tuple[ir.Graph, str], str] = {}
         for graph in model.graphs():
             self._taken.update(value.name for value in graph.inputs)
             self._taken.update(graph.initializers)
@@ -108,9 +109,11 @@ class Editor:
         orphans = dict.fromkeys(each for node in old for each in node.inputs if each is not None)
         for replacement in patch.replacements:
             self._replace(replacement)
-        for value in patch.renamed:
-            value.name = self.fresh(value.name)
         if patch.bypass:
+            graph = patch.bypass[0].graph
+            assert graph is not None
+            for value in patch.renamed:
+                self._rename(graph, value, self.fresh(value.name))
             self._bypass(patch)
         drop_unread(orphans)
 
@@ -123,6 +126,17 @@ class Editor:
             name = f"{stem}.{count}"
         self._taken.add(name)
         return name
+
+    def origin(self, graph: ir.Graph, name: str) -> str:
+        """The name that the value now called so in this graph had before any patch."""
+        while (graph, name) in self._origin:
+            name = self._origin[graph, name]
+        return name
+
+    def _rename(self, graph: ir.Graph, value: ir.Value, name: str | None) -> None:
+        if name and value.name and name != value.name:
+            self._origin[graph, name] = value.name
+        value.name = name
 
     def _replace(self, replacement: Replacement) -> None:
         last = replacement.old[-1]
@@ -150,7 +164,7 @@ class Editor:
             graph, last, list(reversed(replacement.old)), built, [output], [built[-1].outputs[0]]
         )
         if replacement.renamed:
-            built[-1].outputs[0].name = self.fresh(output.name)
+            self._rename(graph, built[-1].outputs[0], self.fresh(output.name))
 
     def _operand(
         self, operand: Operand, built: list[ir.Node], graph: ir.Graph, before: ir.Node
@@ -188,7 +202,7 @@ class Editor:
         output.replace_all_uses_with(source, replace_graph_outputs=True)
         graph.remove(list(reversed(patch.bypass)), safe=True)
         if not patch.keeps_source:
-            source.name = name
+            self._rename(graph, source, name)
             source.type = kind or source.type
             source.shape = shape or source.shape
 

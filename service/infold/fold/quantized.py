@@ -2,7 +2,7 @@
 
     W[o, ...] = scale[o] * (q[o, ...] - zero_point[o])
 
-An affine behind the op multiplies each output's scale, which must stay positive.
+An affine behind the op multiplies each output's scale; its sign goes into the integers.
 What differs by input channel has no place in such a weight.
 """
 
@@ -17,6 +17,7 @@ from infold.fold.constants import constant, is_constant, stored_dtype
 from infold.fold.linear import FoldedBias, Linear, Weight
 from infold.fold.patch import NewConstant, NewNode
 from infold.fold.report import Reason, Refused
+from infold.tensors import Array
 
 __all__ = ["dequantizer", "read_quantized", "write_quantized"]
 
@@ -66,28 +67,27 @@ def read_quantized(node: ir.Node, axes: tuple[int, int], groups: int, at: str | 
 
 
 def write_quantized(node: ir.Node, changed: Linear, at: str | None, opset: int) -> NewNode:
-    """The same integers under new scales, one for each output.
+    """The integers under new scales, one for each output.
 
     Raises:
-        Refused: `quantized`, when a scale would be negative or zero, or differ by input.
+        Refused: `quantized`, when a scale would differ by input, or there is no place for
+            one by output.
     """
     if (changed.in_scale != 1).any():
         raise Refused(Reason.QUANTIZED, at, "a scale for each input has no place in its weights")
-    bad = np.flatnonzero(~(changed.out_scale > 0) | ~np.isfinite(changed.out_scale))
-    if bad.size:
-        detail = f"the scale of channel {bad[0]} would be {changed.out_scale[bad[0]]:.3g}"
-        raise Refused(Reason.QUANTIZED, at, detail)
     if opset < 13:
         raise Refused(Reason.QUANTIZED, at, f"opset {opset} has one scale for all outputs")
-    scale_value = node.inputs[1]
-    inputs: list[ir.Value | NewConstant | None] = [node.inputs[0]]
-    scale = FoldedBias(changed.out_scale, changed.weight.dtype)
-    inputs.append(NewConstant(scale, (scale_value.name if scale_value else None) or "scale"))
+    integer_value, scale_value = node.inputs[0], node.inputs[1]
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero_value is not None:
-        zero = constant(zero_value, at)
-        wide = ir.Tensor(np.ascontiguousarray(np.broadcast_to(zero.reshape(-1), changed.weight.outputs)))
-        inputs.append(NewConstant(wide, zero_value.name or "zero_point"))
+    integers, zero, scale = _positive(node, changed, at)
+    inputs: list[ir.Value | NewConstant | None] = [integer_value]
+    if integers is not None:
+        inputs[0] = NewConstant(ir.Tensor(integers), (integer_value.name if integer_value else None) or "q")
+    new_scale = FoldedBias(scale, changed.weight.dtype)
+    inputs.append(NewConstant(new_scale, (scale_value.name if scale_value else None) or "scale"))
+    if zero_value is not None or zero.any():
+        name = (zero_value.name if zero_value else None) or f"{at}.zero_point"
+        inputs.append(NewConstant(ir.Tensor(zero), name))
     attributes = [attr for name, attr in node.attributes.items() if name != "axis"]
     attributes.append(ir.AttrInt64("axis", changed.weight.out_axis))
     return NewNode(
@@ -98,3 +98,32 @@ def write_quantized(node: ir.Node, changed: Linear, at: str | None, opset: int) 
         output_like=node.outputs[0],
         metadata=dict(node.metadata_props),
     )
+
+
+def _positive(node: ir.Node, changed: Linear, at: str | None) -> tuple[Array | None, Array, F64]:
+    """Integers (None where they stay), zero points and scales with every scale positive.
+
+    A negative scale turns a channel's integers over: the complement of q and of the zero
+    point differ by just the opposite, without overflow. A dead channel keeps its old
+    scale and gets nothing but zeros.
+    """
+    stored = constant(node.inputs[0], at)
+    axis, outputs = changed.weight.out_axis, changed.weight.outputs
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    start = constant(given, at).reshape(-1) if given is not None else np.zeros(1, stored.dtype)
+    zero = np.broadcast_to(start, outputs).copy()
+    scale = changed.out_scale.copy()
+    negative, dead = np.flatnonzero(scale < 0), np.flatnonzero(scale == 0)
+    if not negative.size and not dead.size:
+        return None, zero, scale
+    if stored.dtype not in (np.int8, np.uint8):
+        raise Refused(Reason.QUANTIZED, at, f"{stored.dtype} weights under a scale that is not positive")
+    integers = np.moveaxis(stored.copy(), axis, 0)
+    for channel in negative:
+        mirrored = stored.dtype == np.int8 and zero[channel] == 0 and integers[channel].min() > -128
+        integers[channel] = -integers[channel] if mirrored else ~integers[channel]
+        zero[channel] = 0 if mirrored else ~zero[channel]
+    for channel in dead:
+        integers[channel] = zero[channel]
+    scale[dead] = 1.0
+    return np.ascontiguousarray(np.moveaxis(integers, 0, axis)), zero, np.abs(scale)

@@ -72,11 +72,11 @@ class _Walk:
         Raises:
             Refused: Somebody looks on, or somebody in between lets it not through.
         """
-        require_only_reader(value, reader)
         node = value.producer()
         if node is None:
             what = "it is given at run time" if value.is_graph_input() else "it is a constant or a parameter"
             raise Refused(Reason.GRAPH_INPUT, value.name, what)
+        require_only_reader(value, reader)
         if node.graph is not reader.graph:
             raise Refused(Reason.CAPTURED_BY_SUBGRAPH, value.name, "computed outside the subgraph")
         absorber = absorber_above(node, self.opset)
