@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench lock dist container clean
+.PHONY: help setup serve test check bench bench-folders networks lock dist container clean
 
 help:           ## List the targets.
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
@@ -36,7 +36,7 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.
-	$(BIN)/python -m pytest -n 2 -m "not container"
+	$(BIN)/python -m pytest -n 2 -m "not container and not networks"
 
 check: $(VENV)/.dev   ## Lint, types, import contracts.
 	$(BIN)/ruff check .
@@ -46,6 +46,20 @@ check: $(VENV)/.dev   ## Lint, types, import contracts.
 
 bench: $(VENV)/.dev   ## Measure; prints ratios against a baseline of the same run.
 	$(BIN)/python benchmarks/serving.py
+
+# Frameworks live in an environment of their own; they are heavy and no server needs them.
+.venv-torch/.ready: pyproject.toml $(LOCKS)/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
+	.venv-torch/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[torch]'
+	touch $@
+
+networks: .venv-torch/.ready ## Fold whole networks exported from torch, and prove each.
+	.venv-torch/bin/python -m pytest -m networks -s tests/networks
+
+bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
+	$(BIN)/python benchmarks/folders/run.py
 
 dist: $(VENV)/.dev    ## Build wheel and sdist into dist/.
 	rm -rf dist
@@ -58,4 +72,4 @@ lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any regi
 	$(BIN)/python deploy/locks/lock.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-torch build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

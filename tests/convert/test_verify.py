@@ -264,3 +264,39 @@ def test_class_agreement_is_counted(tmp_path: Path) -> None:
     )
     assert proof.outputs[0].argmax_agreement == 0.75
     assert proof.rows == 4
+
+
+def test_channels_of_very_different_size_may_be_shuffled(tmp_path: Path) -> None:
+    """Behind a channel shuffle an element's bound is not the one of the place it came from."""
+    rng = np.random.default_rng(0)
+    weight = (rng.normal(size=(12, 4, 3, 3)) * np.exp(rng.uniform(-4, 4, (12, 1, 1, 1)))).astype(np.float32)
+    proto = model(
+        """g (float[2,4,8,8] x) => (float[2,12,8,8] y) {
+            a = Conv <pads=[1,1,1,1]> (x, w)
+            p = Reshape (a, split)  q = Transpose <perm=[0,2,1,3,4]> (p)  r = Reshape (q, merge)
+            n = BatchNormalization (r, gamma, beta, mean, variance)  y = Relu (n) }""",
+        {"w": weight, "split": np.array([2, 3, 4, 8, 8]), "merge": np.array([2, 12, 8, 8]), **norm(12)},
+    )
+    proof = proof_of(proto, fold(proto).proto, tmp_path)
+    assert proof.passed
+    assert proof.sites[0].comparison.exceeded < 0.5
+
+
+def test_what_comes_in_from_above_is_allowed_below_a_pool(tmp_path: Path) -> None:
+    """A norm folded across a pool reads data of a new meaning, and inherits its error all the same."""
+    proto = model(
+        """g (float[N,4,12,12] x) => (float[N,5] y) {
+            a = Conv (x, w)  b = BatchNormalization (a, gamma, beta, mean, variance)
+            t = Tanh (b)
+            c = BatchNormalization (t, h_gamma, h_beta, h_mean, h_variance)
+            p = GlobalAveragePool (c)  f = Flatten (p)  y = Gemm (f, v) }""",
+        {
+            "w": normal(8, 4, 3, 3),
+            "v": normal(8, 5, seed=1),
+            **norm(8),
+            **norm(8, seed=2, prefix="h_"),
+        },
+    )
+    proof = proof_of(proto, fold(proto).proto, tmp_path)
+    assert proof.passed
+    assert len(proof.sites) == 2

@@ -209,7 +209,7 @@ def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tu
     proof = prove(
         Model("unfolded", model, left.proto, left.folder),
         Model("folded", right.ir(), right.proto, right.folder),
-        report.folded,
+        report.all_folded,
         (sampling or Sampling()).take(left.proto),
     )
     return report, proof
@@ -270,7 +270,7 @@ def _build(
         proof = prove(
             Model("unfolded", unfolded, source.proto, source.folder),
             Model("folded", folded, proto, stage),
-            report.folded,
+            report.all_folded,
             sampling.take(source.proto),
         )
         if not proof.passed:

@@ -17,7 +17,9 @@ from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 __all__ = ["draw_samples", "load_samples", "signature_of"]
 
 SEED = 20150306
-ROWS = 8
+# Rows along an open batch axis: fewer where a row is large, since a proof keeps the values at
+# every folded norm.
+ROWS, LEAST_ROWS, ROW_ELEMENTS = 8, 2, 200_000
 # Lengths for dimensions a model leaves open, by axis: batch, channels or sequence, space.
 OPEN_LENGTHS = {1: 16}
 OPEN_SPACE = 64
@@ -79,11 +81,15 @@ def _shape(spec: TensorSpec, symbols: dict[str, int]) -> tuple[int, ...]:
     if spec.shape is None:
         raise SamplesError(f"the shape of '{spec.name}' is open; give it as --shape {spec.name}=...")
     lengths = []
+    per_row = 1
+    for axis, dim in enumerate(spec.shape[1:], 1):
+        per_row *= dim if isinstance(dim, int) else OPEN_LENGTHS.get(axis, OPEN_SPACE)
+    rows = max(LEAST_ROWS, min(ROWS, ROW_ELEMENTS // max(1, per_row)))
     for axis, dim in enumerate(spec.shape):
         if isinstance(dim, int):
             lengths.append(dim)
             continue
-        chosen = ROWS if axis == 0 else OPEN_LENGTHS.get(axis, OPEN_SPACE)
+        chosen = rows if axis == 0 else OPEN_LENGTHS.get(axis, OPEN_SPACE)
         if isinstance(dim, str):
             chosen = symbols.setdefault(dim, chosen)
         lengths.append(chosen)

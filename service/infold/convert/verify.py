@@ -22,7 +22,7 @@ independent errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,7 +96,8 @@ class Proof:
         rows: Length of the samples' first axis.
         outputs: One comparison an output.
         sites: One an accessible folded norm, in graph order.
-        unseen: Folded norms whose values cannot be looked at (inside subgraphs).
+        unseen: Folded norms whose own value is in no second model any more: inside subgraphs,
+            or followed by another fold, which is looked at in their stead.
         samples, results: What went in, and what the unfolded model made of it.
     """
 
@@ -140,10 +141,9 @@ class Proof:
             f"output '{each.name}' is off by {each.max_abs:.3g} (allowed {each.bound:.3g})" for each in off
         ]
         if site := self.first_off:
-            found = site.comparison
             words.append(
-                f"the first norm that is off is '{site.site}': "
-                f"{found.max_abs:.3g} where {found.bound:.3g} is allowed"
+                f"the first norm that is off is '{site.site}': up to {site.comparison.max_abs:.3g}, "
+                f"{site.comparison.exceeded:.3g} times what rounding explains at its place"
             )
             worst = max(self.sites, key=lambda each: each.comparison.exceeded)
             if worst is not site:
@@ -176,16 +176,20 @@ def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples
         ProofError: One side cannot run, or gives nothing that can be compared.
     """
     watched, unseen = _watch(folded, decisions)
-    inputs = {op.input.name or "" for each in watched for op in each.ops}
-    inner = inputs | {each.probe for each in watched}
     shared = _computed(unfolded) & _computed(folded)
+    inner = {each.probe for each in watched}
+    anchors: dict[str, set[str]] = {}
+    for op in (op for each in watched for op in each.ops):
+        name = op.input.name or ""
+        anchors[name] = _anchors(op.input, shared)
+        inner |= anchors[name] | {name}
     exposed = sorted(inner & _computed(folded))
     common = [name for name in exposed if name in shared]
     oracle, (left, right) = _run_both(unfolded, folded, common, exposed, samples)
     left, right = {**samples, **left}, {**samples, **right}
-    allowed = _allowed(watched, left, right)
+    allowed = _allowed(watched, anchors, left, right)
     sites = tuple(_compare_site(each, allowed, left, right) for each in watched)
-    spread = C * math.sqrt(sum(_relative_bound(each, left) ** 2 for each in sites))
+    spread = math.sqrt(sum(_relative_bound(each, allowed, left) ** 2 for each in watched))
     names = [value.name for value in unfolded.proto.graph.output]
     outputs = tuple(compare_output(name, left[name], right[name], spread) for name in names)
     rows = next((array.shape[0] for array in samples.values() if array.ndim), 1)
@@ -216,19 +220,39 @@ def _watch(folded: Model, decisions: Sequence[Decision]) -> tuple[list[_Watched]
 
 def _absorbers(value: ir.Value, opset: int) -> Iterator[LinearOp]:
     """The nearest linear ops at or above a value."""
-    node = value.producer()
-    if node is None:
-        return
-    try:
-        op = linear_op(node, opset)
-    except Refused:
-        op = None
-    if op is not None:
-        yield op
-        return
-    for each in node.inputs:
-        if each is not None:
-            yield from _absorbers(each, opset)
+    seen: set[ir.Node] = set()
+    waiting = [value]
+    while waiting:
+        node = waiting.pop(0).producer()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        try:
+            op = linear_op(node, opset)
+        except Refused:
+            op = None
+        if op is not None:
+            yield op
+        else:
+            waiting += [each for each in node.inputs if each is not None]
+
+
+def _anchors(value: ir.Value, shared: set[str]) -> set[str]:
+    """The nearest values at or above one that both models know by the same name."""
+    seen: set[ir.Value] = set()
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        node = each.producer()
+        if each.name in shared or each.is_graph_input():
+            found.add(each.name or "")
+        elif node is not None:
+            waiting += [source for source in node.inputs if source is not None]
+    return found
 
 
 # -- running --------------------------------------------------------------------------------------
@@ -300,7 +324,9 @@ class _Exposed:
 Allowed = dict[str, tuple[F64, F64]]
 
 
-def _allowed(watched: Sequence[_Watched], left: Tensors, right: Tensors) -> Allowed:
+def _allowed(
+    watched: Sequence[_Watched], anchors: Mapping[str, set[str]], left: Tensors, right: Tensors
+) -> Allowed:
     """For each absorbing op: what it may add itself for each unit of C sqrt(n) u, and what it was brought."""
     ops = {op.name: op for each in watched for op in each.ops}
     data: dict[str, Array] = {}
@@ -308,13 +334,23 @@ def _allowed(watched: Sequence[_Watched], left: Tensors, right: Tensors) -> Allo
     for op in ops.values():
         name = op.input.name or ""
         data[name] = constant(op.input) if is_constant(op.input) else right[name]
-        before = left.get(name, data[name])
-        with np.errstate(invalid="ignore"):
-            brought[name] = np.nan_to_num(data[name].astype(np.float32) - before.astype(np.float32))
+        if name in left or name not in right:
+            brought[name] = _difference(data[name], left.get(name, data[name]))
+            continue
+        # A fold across a pool, say, has given the op's data a new meaning: what it was brought
+        # is then no more than what came in where both models still agree on the meaning.
+        shifts = [_difference(right[each], left[each]) for each in anchors[name] if each in left]
+        largest = max((float(np.abs(each).max(initial=0.0)) for each in shifts), default=0.0)
+        brought[name] = np.full(np.shape(data[name]), largest, np.float32)
     sums, passed_on = magnitudes(list(ops.values()), [data, brought])
     return {
         name: (sums[name] + bias_magnitude(op, sums[name].ndim), passed_on[name]) for name, op in ops.items()
     }
+
+
+def _difference(a: Array, b: Array) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.nan_to_num(a.astype(np.float32) - b.astype(np.float32))
 
 
 def _compare_site(watched: _Watched, allowed: Allowed, left: Tensors, right: Tensors) -> SiteProof:
@@ -329,7 +365,8 @@ def _compare_site(watched: _Watched, allowed: Allowed, left: Tensors, right: Ten
         here = unit * (sums + _norm_magnitude(watched.decision)) + passed_on
         fan_in = max(fan_in, weight.fan_in)
         # What lies between op and site may move elements: then the largest stands for all.
-        apart = here.shape != want.shape or len(watched.ops) > 1
+        direct = op.nodes[-1].outputs[0].name == watched.probe
+        apart = not direct or here.shape != want.shape
         limit = limit + (np.max(here, initial=0.0) if apart else here)
     found = compare(watched.probe, want, got, limit)
     errors = _errors(watched, want, got, left, right)
@@ -366,6 +403,20 @@ def _norm_magnitude(decision: Decision) -> float:
     return float((np.abs(decision.affine.scale * parameters.mean) + np.abs(parameters.beta)).max())
 
 
-def _relative_bound(site: SiteProof, left: Tensors) -> float:
-    scale = float(np.abs(left[site.comparison.name].astype(np.float64)).max(initial=0.0))
-    return site.comparison.bound / scale if scale > 0 else 0.0
+def _relative_bound(watched: _Watched, allowed: Allowed, left: Tensors) -> float:
+    """What one norm's folding may add, over its value, both as root mean squares."""
+    size = _mean_square(left[watched.probe].astype(np.float64))
+    if size == 0:
+        return 0.0
+    total = 0.0
+    for op in watched.ops:
+        weight = op.linear.weight
+        unit = C * math.sqrt(weight.fan_in + NORM_OPERATIONS) * UNIT_ROUNDOFF[weight.dtype]
+        own = unit * (allowed[op.name][0] + _norm_magnitude(watched.decision))
+        total += _mean_square(own)
+    return math.sqrt(total / size)
+
+
+def _mean_square(array: F64) -> float:
+    finite = array[np.isfinite(array)]
+    return float(np.mean(np.square(finite))) if finite.size else 0.0

@@ -159,6 +159,11 @@ class FoldReport:
         return tuple(decision for decision in self.decisions if decision.is_norm)
 
     @property
+    def all_folded(self) -> tuple[Decision, ...]:
+        """Everything that is gone, biases and scalar factors included."""
+        return tuple(d for d in self.decisions if d.outcome is Outcome.FOLDED)
+
+    @property
     def folded(self) -> tuple[Decision, ...]:
         """The norms that are gone."""
         return tuple(d for d in self.norms if d.outcome is Outcome.FOLDED)
