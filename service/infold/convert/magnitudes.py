@@ -60,8 +60,7 @@ def bias_magnitude(op: LinearOp, rank: int) -> F64:
 
 def _exact(op: LinearOp) -> F64:
     linear = op.linear
-    blocks = FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact_blocks()
-    return np.concatenate([block for _, block in blocks])
+    return FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact()
 
 
 def _to_one(array: F64) -> tuple[Array, np.float64]:

@@ -44,8 +44,7 @@ def evaluate(op: LinearOp, data: Array) -> F64 | None:
         The output, or None for a form whose border rules are not evaluated here.
     """
     linear = op.linear
-    blocks = FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact_blocks()
-    weight = np.concatenate([block for _, block in blocks])
+    weight = FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact()
     function = EVALUATORS[op.nodes[0].op_type]
     result = function(op, data.astype(np.float64), weight)
     if result is None:

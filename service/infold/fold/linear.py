@@ -10,6 +10,7 @@ rounds no more often than folding one.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -25,8 +26,10 @@ from infold.tensors import Array
 
 __all__ = ["Border", "FoldedBias", "FoldedTensor", "Linear", "Weight"]
 
-# Elements of one float64 block: 64 MiB.
-BLOCK_ELEMENTS = 8 * 2**20
+# Elements of one float64 block: 8 MiB, which stays in reach of the cache.
+BLOCK_ELEMENTS = 2**20
+# Bytes read of a mapped file before its pages are given back.
+RELEASE_BYTES = 64 * 2**20
 
 # Largest finite and smallest normal number of each storage dtype.
 LIMITS: Mapping[ir.DataType, tuple[float, float]] = {
@@ -123,12 +126,32 @@ class Weight:
         return channels.reshape(shape)
 
     def blocks(self) -> Iterator[tuple[slice, F64]]:
-        """The weight in float64, a few rows of stored axis 0 at a time (at most 64 MiB)."""
+        """The weight in float64, a few rows of stored axis 0 at a time.
+
+        Every block is the same scratch memory: whoever wants to keep one copies it. Pages
+        of a mapped file are given back as they have been read.
+        """
         row = self.stored[:1].size
-        step = max(1, BLOCK_ELEMENTS // max(1, row))
+        step = min(max(1, BLOCK_ELEMENTS // max(1, row)), max(1, self.stored.shape[0]))
+        scratch = np.empty((step, *self.stored.shape[1:]))
+        read = 0
         for start in range(0, self.stored.shape[0], step):
             rows = slice(start, min(start + step, self.stored.shape[0]))
-            yield rows, self.stored[rows].astype(np.float64)
+            block = scratch[: rows.stop - rows.start]
+            np.copyto(block, self.stored[rows], casting="unsafe")
+            yield rows, block
+            read += block.size * self.stored.itemsize
+            if read > RELEASE_BYTES:
+                _release_pages(self.stored)
+                read = 0
+        _release_pages(self.stored)
+
+    def peaks(self) -> F64:
+        """The largest magnitude of each output channel, float64 [O]."""
+        found = np.zeros(self.outputs)
+        for rows, block in self.blocks():
+            self.raise_peaks(found, rows, np.abs(block, out=block))
+        return found
 
     def raise_peaks(self, peaks: F64, rows: slice, block: F64) -> None:
         """Lift `peaks` [O] to the largest element of each output channel in a block of rows."""
@@ -141,6 +164,15 @@ class Weight:
             peaks[rows] = found
         else:
             np.maximum(peaks, found, out=peaks)
+
+
+def _release_pages(array: Array) -> None:
+    """Give back what has been read of a mapped file; it is read again when it is needed again."""
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _rows(factor: F64, rows: slice) -> F64:
@@ -171,6 +203,22 @@ class FoldedTensor(ir.LazyTensor):
             block *= _rows(inner, rows)
             yield rows, block
 
+    def exact(self) -> F64:
+        """The whole product in float64."""
+        product = np.empty(self.weight.stored.shape)
+        for rows, block in self.exact_blocks():
+            product[rows] = block
+        return product
+
+    def peaks(self) -> F64:
+        """The largest magnitude of each output channel, float64 [O]."""
+        if (self.in_scale == 1).all():  # a factor for the whole channel leaves the peak where it is
+            return self.weight.peaks() * np.abs(self.out_scale)
+        found = np.zeros(self.weight.outputs)
+        for rows, block in self.exact_blocks():
+            self.weight.raise_peaks(found, rows, np.abs(block, out=block))
+        return found
+
     def sum_over_inputs(self) -> F64:
         """The sum over inputs and taps for each output, float64 [O].
 
@@ -196,7 +244,8 @@ class FoldedTensor(ir.LazyTensor):
         """Write the rounded bytes block by block, so that no whole copy is ever held."""
         dtype = self.weight.dtype
         for _, block in self.exact_blocks():
-            file.write(ir.Tensor(rounded(block, dtype), dtype=dtype).tobytes())
+            array = np.ascontiguousarray(rounded(block, dtype))
+            file.write(array.view(np.uint8).reshape(-1).data)
 
 
 class FoldedBias(ir.LazyTensor):
@@ -293,10 +342,7 @@ class Linear:
                 overflow the storage dtype or vanish below its normal numbers.
         """
         tensor = FoldedTensor(self.weight, self.out_scale, self.in_scale)
-        peaks = np.zeros(self.weight.outputs)
-        for rows, block in tensor.exact_blocks():
-            self.weight.raise_peaks(peaks, rows, np.abs(block, out=block))
-        _require_representable(peaks, self.weight.dtype, at, "weight")
+        _require_representable(tensor.peaks(), self.weight.dtype, at, "weight")
         return tensor
 
     def bias_tensor(self, at: str | None, shape: tuple[int, ...] | None = None) -> FoldedBias:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import ShapeInferencePass
 
 from infold.errors import SourceError
 
@@ -40,9 +42,12 @@ class Source:
 
     def ir(self) -> ir.Model:
         """The model for the fold floor: shapes inferred, external data mapped, not read."""
-        model = ir.from_proto(_with_shapes(self.proto))
+        model = ir.from_proto(self.proto)
         for graph in model.graphs():
             ir.external_data.set_base_dir(graph, self.folder)
+        infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+        with suppress(Exception):  # shapes only help; the graph itself has been checked
+            infer(model)
         return model
 
 
@@ -142,14 +147,6 @@ def _cut_empty_outputs(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 _cut_empty_outputs(inner)
-
-
-def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Shapes inferred as far as onnx can; a model it cannot infer is taken as it is."""
-    try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:
-        return proto
 
 
 def _check_external(path: Path, folder: Path, proto: onnx.ModelProto) -> set[str]:
