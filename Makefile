@@ -59,6 +59,7 @@ networks: .venv-torch/.ready ## Fold whole networks exported from torch, and pro
 	.venv-torch/bin/python -m pytest -m networks -s tests/networks
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
+	$(BIN)/python benchmarks/folders/peers.py
 	$(BIN)/python benchmarks/folders/run.py
 
 dist: $(VENV)/.dev    ## Build wheel and sdist into dist/.
