@@ -24,23 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from infold.convert import truth
 from infold.convert.comparison import UNIT_ROUNDOFF, Comparison, compare, compare_output
 from infold.convert.magnitudes import bias_magnitude, magnitudes
-from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
+from infold.convert.side_by_side import Model, run_both
 from infold.fold import Decision, LinearOp, linear_op
 from infold.fold.affine import F64
 from infold.fold.constants import constant, is_constant
 from infold.fold.report import Refused
-from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
 __all__ = ["Model", "Proof", "SiteProof", "prove"]
@@ -48,23 +43,6 @@ __all__ = ["Model", "Proof", "SiteProof", "prove"]
 # Safety factor C: sums are not always random walks.
 C = 4.0
 NORM_OPERATIONS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """One side of a proof.
-
-    Attributes:
-        label: What to call it: `unfolded` or `folded`.
-        graph: The model for reading.
-        proto: The model for running; external data may lie outside.
-        folder: Where its external data lies.
-    """
-
-    label: str
-    graph: ir.Model
-    proto: onnx.ModelProto
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,7 +163,7 @@ def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples
         inner |= anchors[name] | {name}
     exposed = sorted(inner & _computed(folded))
     common = [name for name in exposed if name in shared]
-    oracle, (left, right) = _run_both(unfolded, folded, common, exposed, samples)
+    oracle, (left, right) = run_both(unfolded, folded, common, exposed, samples)
     left, right = {**samples, **left}, {**samples, **right}
     allowed = _allowed(watched, anchors, left, right)
     sites = tuple(_compare_site(each, allowed, left, right) for each in watched)
@@ -253,69 +231,6 @@ def _anchors(value: ir.Value, shared: set[str]) -> set[str]:
         elif node is not None:
             waiting += [source for source in node.inputs if source is not None]
     return found
-
-
-# -- running --------------------------------------------------------------------------------------
-
-
-def _run_both(
-    unfolded: Model,
-    folded: Model,
-    common: Sequence[str],
-    exposed: Sequence[str],
-    samples: Tensors,
-) -> tuple[str, tuple[dict[str, Array], dict[str, Array]]]:
-    with TemporaryDirectory(prefix="infold-proof-") as name:
-        scratch = Path(name)
-        sides = ((unfolded, common), (folded, exposed))
-        try:
-            runs = [_run(model, names, samples, scratch) for model, names in sides]
-            left, right = run_isolated(runs)
-            return f"onnxruntime {versions()['onnxruntime']}, graph optimizations off", (left, right)
-        except NoKernelError as lacking:
-            oracle = f"onnx {onnx.__version__} reference evaluator ({lacking.detail[:120]})"
-        except RuntimeCrashError as crash:
-            raise ProofError(f"onnxruntime crashed on the {crash.model} model: {crash.detail}") from crash
-        except SessionError as failure:
-            raise ProofError(f"the {failure.model} model does not run: {failure.detail}") from failure
-    return oracle, tuple(_evaluate(model, names, samples) for model, names in sides)  # type: ignore[return-value]
-
-
-def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) -> Run:
-    path = scratch / f"{model.label}.onnx"
-    with _Exposed(model.proto, names) as proto:
-        path.write_bytes(proto.SerializeToString())
-    return Run(model.label, path, samples, external_folder=model.folder)
-
-
-def _evaluate(model: Model, names: Sequence[str], samples: Tensors) -> dict[str, Array]:
-    try:
-        with _Exposed(model.proto, names) as proto:
-            complete = onnx.ModelProto()
-            complete.CopyFrom(proto)
-        onnx.external_data_helper.load_external_data_for_model(complete, str(model.folder))
-        evaluator = ReferenceEvaluator(complete)
-        return dict(zip(evaluator.output_names, evaluator.run(None, dict(samples)), strict=True))
-    except Exception as failure:
-        detail = " ".join(str(failure).split())[:300]
-        raise ProofError(f"the {model.label} model runs on no oracle: {detail}") from failure
-
-
-class _Exposed:
-    """A model with more outputs, for as long as the context lasts; no copy of its weights."""
-
-    def __init__(self, proto: onnx.ModelProto, names: Sequence[str]) -> None:
-        self._proto = proto
-        present = {value.name for value in proto.graph.output}
-        self._extra = [name for name in names if name not in present]
-
-    def __enter__(self) -> onnx.ModelProto:
-        self._proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._extra)
-        return self._proto
-
-    def __exit__(self, *_: object) -> None:
-        if self._extra:
-            del self._proto.graph.output[-len(self._extra) :]
 
 
 # -- comparing ------------------------------------------------------------------------------------
