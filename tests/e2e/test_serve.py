@@ -1,6 +1,8 @@
+import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -399,6 +401,32 @@ def test_sigterm_answers_what_was_accepted_and_exits_0(tmp_path: Path) -> None:
             caller.join()
         assert code == 0
         assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Whoever asks twice does not want to wait for a request that takes minutes."""
+    slow = slow_model(tmp_path / "models")
+    with running(slow, tmp_path / "log") as server:
+
+        def call() -> None:
+            with (
+                contextlib.suppress(httpx.HTTPError),
+                httpx.Client(base_url=server.url, timeout=60) as client,
+            ):
+                infer(client, "slow", {"name": "n", "shape": [1], "datatype": "INT64", "data": [SPINS * 100]})
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        while 'infold_queue_seconds_count{model="slow"' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(httpx.HTTPError):  # until it is not ready, or takes no connection
+            while httpx.get(f"{server.url}/v2/health/ready", timeout=1).status_code == 200:
+                time.sleep(0.01)
+        started = time.monotonic()
+        assert server.stop() == 1
+        assert time.monotonic() - started < 5
+        caller.join()
 
 
 SPINS = 400_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -33,6 +35,8 @@ class _Server(uvicorn.Server):
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
 
+    A second signal ends the process at once, with exit code 1.
+
     Args:
         settings: What to serve, where and how.
         announce: Told one line once requests are answered, and one line before.
@@ -55,7 +59,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.drain_s) or None,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(_Server(config), service, listener, announce))
@@ -76,6 +80,8 @@ async def _run(
     loop = asyncio.get_running_loop()
 
     def drain() -> None:
+        if server.should_exit:  # asked a second time: whoever asks will not wait for answers
+            os._exit(1)
         service.models.begin_drain()
         server.should_exit = True
 
