@@ -42,6 +42,11 @@ class TensorSpec:
         """The first axis exists and is not of fixed length."""
         return bool(self.shape) and not isinstance(self.shape[0], int)  # type: ignore[index]
 
+    @property
+    def rank(self) -> int | None:
+        """Number of axes; None where that is open."""
+        return None if self.shape is None else len(self.shape)
+
     def wire_shape(self) -> list[int]:
         """The shape as the protocols write it: -1 for an open dimension."""
         return [dim if isinstance(dim, int) else -1 for dim in self.shape or ()]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from graphs import fold, model, norm, normal
 from infold.convert import Sampling, verify
 from infold.convert.verify import Proof
+from infold.errors import ProofError
 
 CHANNELS = 64
 F32 = NDArray[np.float32]
@@ -300,3 +301,12 @@ def test_what_comes_in_from_above_is_allowed_below_a_pool(tmp_path: Path) -> Non
     proof = proof_of(proto, fold(proto).proto, tmp_path)
     assert proof.passed
     assert len(proof.sites) == 2
+
+
+def test_models_of_different_rank_are_no_pair(tmp_path: Path) -> None:
+    """Said before anything runs, with both interfaces."""
+    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
+    onnx.save(model("g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }"), one)
+    onnx.save(model("g (float[N,4,1] x) => (float[N,4,1] y) { y = Relu (x) }"), other)
+    with pytest.raises(ProofError, match="the inputs differ"):
+        verify(one, other)

@@ -218,7 +218,7 @@ def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tu
 def _require_same_interface(left: onnx.ModelProto, right: onnx.ModelProto) -> None:
     a, b = signature_of(left), signature_of(right)
     for what, ours, theirs in (("inputs", a.inputs, b.inputs), ("outputs", a.outputs, b.outputs)):
-        mine, yours = ([(s.name, str(s.dtype)) for s in side] for side in (ours, theirs))
+        mine, yours = ([(s.name, str(s.dtype), s.rank) for s in side] for side in (ours, theirs))
         if mine != yours:
             raise ProofError(f"the {what} differ: {mine} unfolded, {yours} folded")
 
