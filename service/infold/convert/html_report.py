@@ -112,11 +112,12 @@ def _facts(conversion: Conversion, sizes: tuple[int, int]) -> str:
 
 
 def _bytes(count: int) -> str:
+    size = float(count)
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count = round(count / 1000, 3)  # type: ignore[assignment]
-    return f"{count:.3g} GB"
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
 
 
 # -- error beside bound ---------------------------------------------------------------------------

@@ -74,21 +74,6 @@ class Affine:
         """The scale is one on every channel."""
         return bool((self.scale == 1).all())
 
-    @property
-    def is_increasing(self) -> bool:
-        """The scale is positive on every channel, so that order is kept."""
-        return bool((self.scale > 0).all())
-
-    @property
-    def is_uniform(self) -> bool:
-        """Every channel has the same scale and the same shift."""
-        return bool((self.scale == self.scale[0]).all() and (self.shift == self.shift[0]).all())
-
-    @property
-    def is_finite(self) -> bool:
-        """No scale and no shift is NaN or infinite."""
-        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
-
     def then(self, outer: Affine) -> Affine:
         """`outer` applied after this one, as one affine."""
         return Affine.of(outer.scale * self.scale, outer.scale * self.shift + outer.shift)
@@ -98,12 +83,3 @@ class Affine:
         if self.channels == channels:
             return self
         return Affine(np.broadcast_to(self.scale, channels), np.broadcast_to(self.shift, channels))
-
-    def spread(self, positions: int) -> Affine:
-        """Each channel repeated for `positions` neighbouring places, as Flatten lays them out."""
-        return Affine(np.repeat(self.scale, positions), np.repeat(self.shift, positions))
-
-    def pick(self, channels: ArrayLike) -> Affine:
-        """The affine of the chosen channels, in the order given."""
-        chosen = np.asarray(channels, np.int64)
-        return Affine(self.scale[chosen], self.shift[chosen])
