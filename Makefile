@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-folders networks lock dist container clean
+.PHONY: help setup serve test check bench bench-folders frameworks networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,7 +36,7 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.
-	$(BIN)/python -m pytest -n 2 -m "not container and not networks"
+	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks"
 
 check: $(VENV)/.dev   ## Lint, types, import contracts.
 	$(BIN)/ruff check .
@@ -48,15 +48,18 @@ bench: $(VENV)/.dev   ## Measure; prints ratios against a baseline of the same r
 	$(BIN)/python benchmarks/serving.py
 
 # Frameworks live in an environment of their own; they are heavy and no server needs them.
-.venv-torch/.ready: pyproject.toml $(LOCKS)/dev.txt
+.venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
-	.venv-torch/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[torch]'
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
+	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[keras,tensorflow,torch]'
 	touch $@
 
-networks: .venv-torch/.ready ## Fold whole networks exported from torch, and prove each.
-	.venv-torch/bin/python -m pytest -m networks -s tests/networks
+frameworks: .venv-frameworks/.ready ## Convert straight from Keras, TensorFlow and PyTorch.
+	.venv-frameworks/bin/python -m pytest -n 2 -m frameworks
+
+networks: .venv-frameworks/.ready ## Fold whole networks exported from torch, and prove each.
+	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py
@@ -73,4 +76,4 @@ lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any regi
 	$(BIN)/python deploy/locks/lock.py
 
 clean:
-	rm -rf $(VENV) .venv-torch build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-frameworks build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

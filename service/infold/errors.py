@@ -6,6 +6,7 @@ no status codes and no exit codes: those tables live at the edges
 
 InfoldError
 ├── SourceError            a model file that cannot be read or is no usable model
+│   └── FrameworkError         ... because its framework failed on it
 ├── TargetError            a place that cannot be written
 ├── SamplesError           sample inputs that do not fit the model
 ├── ProofError             folded and unfolded do not agree
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "DeadlineExceededError",
     "DeviceError",
+    "FrameworkError",
     "InfoldError",
     "InvalidInputError",
     "MalformedBodyError",
@@ -69,6 +71,18 @@ class SourceError(InfoldError):
         self.path = path
         self.detail = detail
         super().__init__(f"{path}: {detail}")
+
+
+class FrameworkError(SourceError):
+    """A training framework failed on a source, or died.
+
+    Attributes:
+        log: The last lines it printed.
+    """
+
+    def __init__(self, path: Path, detail: str, log: str) -> None:
+        self.log = log
+        super().__init__(path, detail)
 
 
 class TargetError(InfoldError):

@@ -13,7 +13,7 @@ import typer
 
 from infold import __version__
 from infold.cli import convert, health, inspect, serve, verify
-from infold.errors import ConfigError, InfoldError
+from infold.errors import ConfigError, FrameworkError, InfoldError
 
 __all__ = ["app", "main"]
 
@@ -55,6 +55,8 @@ def main() -> None:
         app()
     except InfoldError as failure:
         print(f"infold: {failure}", file=sys.stderr)
+        if isinstance(failure, FrameworkError) and failure.log:
+            print(f"what it printed last:\n{failure.log}", file=sys.stderr)
         sys.exit(2 if isinstance(failure, USAGE_ERRORS) else 1)
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

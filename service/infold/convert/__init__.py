@@ -1,6 +1,8 @@
 """Trained model in, folded and proven ONNX out."""
 
 from infold.convert.fold_report import comparison_json, proof_json, verdict
+from infold.convert.frontends.exported import Options
+from infold.convert.frontends.formats import Format
 from infold.convert.html_report import html_report
 from infold.convert.in_memory import fold
 from infold.convert.inspect import NormView, inspect
@@ -16,7 +18,9 @@ from infold.convert.verify import Proof
 
 __all__ = [
     "Conversion",
+    "Format",
     "NormView",
+    "Options",
     "Proof",
     "Sampling",
     "comparison_json",

@@ -52,11 +52,17 @@ def draw_samples(signature: Signature, shapes: Mapping[str, tuple[int, ...]]) ->
 
     Args:
         signature: The model's inputs.
-        shapes: Full shapes that override what would be chosen, by input name.
+        shapes: Full shapes that override what would be chosen, by input name; the empty
+            name stands for the only input.
 
     Raises:
         SamplesError: A shape names no input or does not fit, or an input cannot be drawn.
     """
+    if "" in shapes:
+        if len(signature.inputs) != 1:
+            known = ", ".join(each.name for each in signature.inputs)
+            raise SamplesError(f"--shape needs a name, --shape NAME=...: the model's inputs are {known}")
+        shapes = {(name or signature.inputs[0].name): shape for name, shape in shapes.items()}
     for name, shape in shapes.items():
         spec = signature.input(name)
         if spec is None:

@@ -57,15 +57,17 @@ def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> t
             graph.sort()
     editor = Editor(folded)
     decisions: Decisions = {}
-    called = {_key(graph, each): (each.name, each.spelling) for graph, _, each in _candidates(folded)}
+    called = {
+        _key(graph, each): (each.name, each.spelling, each.layer) for graph, _, each in _candidates(folded)
+    }
     while _fold_once(folded, editor, decisions):
         pass
     _keep_rest(folded, editor, decisions)
     _shrink_chains(folded, editor)
     # Two that met may by now be written and named otherwise; the report tells of the model as it was.
     ordered = [
-        replace(decisions[key], site=name, spelling=spelling, output=key[1])
-        for key, (name, spelling) in called.items()
+        replace(decisions[key], site=name, spelling=spelling, output=key[1], layer=layer)
+        for key, (name, spelling, layer) in called.items()
     ]
     report = FoldReport(tuple(ordered), before, _count_nodes(folded))
     return folded, report

@@ -104,6 +104,7 @@ class Decision:
         producer: Operator and name of what computes its input, or `input`.
         affine: The norm as one affine; None where it could not be read.
         parameters: The trained parameters; None where they are written into constants.
+        layer: Its name in the user's own model, where a frontend knows it.
     """
 
     site: str
@@ -121,6 +122,7 @@ class Decision:
     producer: str = ""
     affine: Affine | None = None
     parameters: NormParameters | None = None
+    layer: str = ""
 
     @property
     def why(self) -> str:

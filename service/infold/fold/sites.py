@@ -23,7 +23,15 @@ from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype, v
 from infold.fold.layouts import bias_of_matmul
 from infold.fold.report import NormParameters, Reason, Refused
 
-__all__ = ["Candidate", "Site", "batch_norm_parameters", "find_candidates", "find_chain", "read_site"]
+__all__ = [
+    "LAYER",
+    "Candidate",
+    "Site",
+    "batch_norm_parameters",
+    "find_candidates",
+    "find_chain",
+    "read_site",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +71,10 @@ class Site:
         return self.axis is not None and not (self.parameters is None and self.affine.is_pure_shift)
 
 
+# Key of a node's metadata: here ends the layer of this name. A frontend writes it; no chain goes on past it.
+LAYER = "infold.layer"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """Nodes that look like a site; reading them may still be refused."""
@@ -70,10 +82,15 @@ class Candidate:
     nodes: tuple[ir.Node, ...]
 
     @property
+    def layer(self) -> str:
+        """The name of the user's own layer whose end the last node is marked as; empty if unknown."""
+        return self.nodes[-1].metadata_props.get(LAYER, "")
+
+    @property
     def name(self) -> str:
-        """The name a report uses: the last node's, or its output's where nodes are unnamed."""
+        """The name a report uses: the layer's, the last node's, or its output's where nodes are unnamed."""
         last = self.nodes[-1]
-        return last.name or last.outputs[0].name or last.op_type
+        return self.layer or last.name or last.outputs[0].name or last.op_type
 
     @property
     def spelling(self) -> str:
@@ -264,7 +281,7 @@ def _chain(head: ir.Node, opset: int) -> Iterator[ir.Node]:
         yield node
         value = node.outputs[0]
         readers = value.consumers()
-        if len(value.uses()) != 1 or value.is_graph_output():
+        if len(value.uses()) != 1 or value.is_graph_output() or LAYER in node.metadata_props:
             return
         following = readers[0]
         if following.graph is not node.graph or not _looks_affine(following, opset):

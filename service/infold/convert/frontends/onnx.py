@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import ShapeInferencePass
 
+from infold.convert.frontends.exported import Framework
 from infold.errors import SourceError
 
 __all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load"]
@@ -33,12 +34,14 @@ class Source:
         sha256: Digest of the file, and of the external data after it.
         proto: The model; external data still outside.
         folder: Where its external data lies.
+        framework: What its framework says and computes; None for plain ONNX.
     """
 
     path: Path
     sha256: str
     proto: onnx.ModelProto
     folder: Path
+    framework: Framework | None = None
 
     def ir(self) -> ir.Model:
         """The model for the fold floor: shapes inferred, external data mapped, not read."""

@@ -1,0 +1,82 @@
+"""A source, whatever it was trained with: opened to unfolded ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from infold.convert.frontends import onnx as onnx_frontend
+from infold.convert.frontends.exported import Options, Request
+from infold.convert.frontends.formats import Format, recognise
+from infold.convert.frontends.isolated import Progress, run_frontend
+from infold.convert.frontends.onnx import Source
+from infold.errors import SourceError
+
+__all__ = ["Source", "open_source"]
+
+
+@contextmanager
+def open_source(
+    source: Path | str,
+    options: Options | None = None,
+    samples: Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Source]:
+    """Read a source; a framework's file is exported in a child process first.
+
+    Args:
+        source: A file, a folder, a checkpoint prefix or `package.module:factory`.
+        options: What the source does not say itself.
+        samples: The user's own inputs.
+        shapes: Of inputs, for exporters that need to see one.
+        progress: Told now and then what is being done.
+
+    Yields:
+        The unfolded model. What it refers to on disk is gone when the context ends.
+
+    Raises:
+        SourceError: It cannot be read; says what to do.
+    """
+    options = options or Options()
+    text = str(source)
+    found = options.format or recognise(text)
+    if found is Format.ONNX:
+        yield onnx_frontend.load(Path(source))
+        return
+    if options.format is not None and found is not Format.MODULE:
+        _require_existing(text)
+    with TemporaryDirectory(prefix="infold-export-") as name:
+        folder = Path(name)
+        request = Request(text, found, options, samples, shapes or {})
+        framework = run_frontend(request, folder, progress)
+        exported = onnx_frontend.load(folder / "model.onnx")
+        yield replace(exported, path=Path(source), sha256=_digest(text, options), framework=framework)
+
+
+def _require_existing(source: str) -> None:
+    path = Path(source)
+    if not path.exists() and not path.with_name(f"{path.name}.index").exists():
+        raise SourceError(source, "no such file")
+
+
+def _digest(source: str, options: Options) -> str:
+    """Of every file that makes up the source, in the order of their names."""
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+    elif path.exists():
+        files = [path]
+    else:  # a checkpoint prefix, or code: of that only the weights are known
+        files = sorted(path.parent.glob(f"{path.name}.*"))
+    files += [options.weights] if options.weights is not None else []
+    digest = sha256()
+    for each in files:
+        with each.open("rb") as content:
+            for block in iter(lambda: content.read(2**22), b""):
+                digest.update(block)
+    return digest.hexdigest()
