@@ -16,6 +16,7 @@ from infold.convert.frontends.formats import Format
 from infold.convert.frontends.tidy import tidy
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.errors import InfoldError, SourceError
+from infold.tensors import Tensors
 
 __all__ = ["OtherBackendError", "main"]
 
@@ -89,7 +90,7 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
     onnx.save(proto, str(folder / "model.onnx"), save_as_external_data=external, location="model.onnx.data")
     signature = signature_of(proto)
     if request.samples is not None:
-        samples = load_samples(request.samples, signature)
+        samples: Tensors = load_samples(request.samples, signature)
     else:
         samples = draw_samples(signature, request.shapes)
     answer = exported.run(samples)
