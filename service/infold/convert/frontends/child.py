@@ -92,7 +92,7 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
     if request.samples is not None:
         samples: Tensors = load_samples(request.samples, signature)
     else:
-        samples = draw_samples(signature, request.shapes)
+        samples = draw_samples(signature, request.shapes or exported.shapes)
     answer = exported.run(samples)
     lacking = {spec.name for spec in signature.outputs} ^ set(answer.outputs)
     if lacking:
