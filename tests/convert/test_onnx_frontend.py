@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -164,6 +165,41 @@ def test_an_ir_version_above_the_runtime_s_is_brought_down(tmp_path: Path) -> No
     except SourceError:
         return  # the checker may know better
     assert source.proto.ir_version <= MAX_IR_VERSION
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("kept", "word"), [(0, "'?w'?"), (-4, "w.*bytes")])
+def test_a_weight_of_the_wrong_size(
+    tmp_path: Path, kept: int, word: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few bytes or none: the weight is named, whichever way it is read."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1 if large else 10**9)
+    proto = conv_norm()
+    (tensor,) = (each for each in proto.graph.initializer if each.name == "w")
+    tensor.raw_data = (tensor.raw_data * 2)[: len(tensor.raw_data) + kept] if kept else b""
+    assert re.search(word, refusal(save(proto, tmp_path)))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_two_weights_of_one_name(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker sees them, cut out or not."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1 if large else 10**9)
+    proto = conv_norm()
+    proto.graph.initializer.append(next(each for each in proto.graph.initializer if each.name == "w"))
+    assert "not unique" in refusal(save(proto, tmp_path))
+
+
+def test_large_weights_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proto lacks their data; the graph to fold and the complete proto have it."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1)
+    proto = conv_norm()
+    source = load(save(proto, tmp_path))
+    assert set(source.weights) == {tensor.name for tensor in proto.graph.initializer}
+    assert source.complete() == proto
+    for tensor in proto.graph.initializer:
+        weight = source.ir().graph.initializers[tensor.name].const_value
+        assert weight is not None
+        assert (weight.numpy() == onnx.numpy_helper.to_array(tensor)).all()
 
 
 # -- external data --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import onnx
 from infold.convert.fold_report import counted
 from infold.convert.frontends import onnx as onnx_frontend
 from infold.convert.pipeline import fold_source
-from infold.convert.writing import write_model
+from infold.convert.writing import folded_proto, write_model
 from infold.fold import FoldReport
 
 __all__ = ["fold"]
@@ -51,7 +51,7 @@ def fold(
     if isinstance(model, onnx.ModelProto):
         source = onnx_frontend.in_memory(model)
         _, folded, report = fold_source(source)
-        return write_model(source, folded, f"{counted(report)}; not verified", None), report
+        return folded_proto(source, folded, f"{counted(report)}; not verified"), report
     path = Path(model)
     source = onnx_frontend.load(path)
     _, folded, report = fold_source(source)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -207,8 +206,8 @@ def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tu
     _require_same_interface(left.proto, right.proto)
     model, _, report = fold_source(left)
     proof = prove(
-        Model("unfolded", model, left.proto, left.folder),
-        Model("folded", right.ir(), right.proto, right.folder),
+        Model("unfolded", model, left.complete(), left.folder),
+        Model("folded", right.ir(), right.complete(), right.folder),
         report.all_folded,
         (sampling or Sampling()).take(left.proto),
     )
@@ -264,18 +263,19 @@ def _build(
     unfolded, folded, report = fold_source(source, freeze=freeze)
     target = stage / final.name
     outcome = "proven equal" if prove_it else "not verified"
-    proto = write_model(source, folded, f"{counted(report)}; {outcome}", target)
+    digest = write_model(source, folded, f"{counted(report)}; {outcome}", target)
     proof, serving = None, None
     if prove_it:
+        written = onnx.load(str(target), load_external_data=False)
         proof = prove(
-            Model("unfolded", unfolded, source.proto, source.folder),
-            Model("folded", folded, proto, stage),
+            Model("unfolded", unfolded, source.complete(), source.folder),
+            Model("folded", folded, written, stage),
             report.all_folded,
             sampling.take(source.proto),
         )
         if not proof.passed:
             raise ProofError(proof.failure(), proof.first_off.site if proof.first_off else None)
-        check_weights(folded, onnx.load(str(target), load_external_data=False), stage)
+        check_weights(folded, written, stage)
         serving = prove_serving(target, proof)
         if golden:
             _write_golden(stage / "golden.npz", source.proto, proof)
@@ -285,22 +285,12 @@ def _build(
         report,
         proof,
         source={"path": path.name, "sha256": source.sha256},
-        result={"path": final.name, "sha256": _digest(target)},
+        result={"path": final.name, "sha256": digest},
         serving=serving,
     )
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
     return Conversion(final, report, proof, facts, serving)
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    for part in (path, path.with_name(f"{path.name}.data")):
-        if part.exists():
-            with part.open("rb") as content:
-                for block in iter(lambda: content.read(2**22), b""):
-                    digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:

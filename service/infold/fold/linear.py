@@ -14,7 +14,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import IO, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -41,6 +41,13 @@ LIMITS: Mapping[ir.DataType, tuple[float, float]] = {
     ir.DataType.FLOAT: ((2 - 2.0**-23) * 2.0**127, 2.0**-126),
     ir.DataType.DOUBLE: (float(np.finfo(np.float64).max), 2.0**-1022),
 }
+
+
+class Sink(Protocol):
+    """What a weight is written to: a file, or whatever else takes bytes."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take these bytes."""
 
 
 class Border(Enum):
@@ -249,7 +256,7 @@ class FoldedTensor(ir.LazyTensor):
             product[rows] = rounded(block, self.weight.dtype)
         return ir.Tensor(product, dtype=self.weight.dtype, name=self.name)
 
-    def tofile(self, file: IO[bytes]) -> None:
+    def tofile(self, file: Sink) -> None:
         """Write the rounded bytes block by block, so that no whole copy is ever held."""
         dtype = self.weight.dtype
         for _, block in self.exact_blocks():
