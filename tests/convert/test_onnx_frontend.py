@@ -168,11 +168,11 @@ def test_an_ir_version_above_the_runtime_s_is_brought_down(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize(("kept", "word"), [(0, "'?w'?"), (-4, "w.*bytes")])
+@pytest.mark.parametrize(("kept", "word"), [(0, "'?w'?"), (-4, "w.*bytes"), (4, "'w' has .* bytes")])
 def test_a_weight_of_the_wrong_size(
     tmp_path: Path, kept: int, word: str, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too few bytes or none: the weight is named, whichever way it is read."""
+    """Too few bytes, too many or none: the weight is named, whichever way it is read."""
     monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1 if large else 10**9)
     proto = conv_norm()
     (tensor,) = (each for each in proto.graph.initializer if each.name == "w")
@@ -187,6 +187,14 @@ def test_two_weights_of_one_name(tmp_path: Path, large: bool, monkeypatch: pytes
     proto = conv_norm()
     proto.graph.initializer.append(next(each for each in proto.graph.initializer if each.name == "w"))
     assert "not unique" in refusal(save(proto, tmp_path))
+
+
+def test_a_weight_of_an_unknown_type(tmp_path: Path) -> None:
+    """The checker lets it pass."""
+    proto = conv_norm()
+    (tensor,) = (each for each in proto.graph.initializer if each.name == "w")
+    tensor.data_type = 99
+    assert "unknown data type 99" in refusal(save(proto, tmp_path))
 
 
 def test_large_weights_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

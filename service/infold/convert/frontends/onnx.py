@@ -165,10 +165,23 @@ def _check(path: Path, proto: onnx.ModelProto, weights: Collection[str]) -> None
         raise SourceError(path, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
     except (RuntimeError, ValueError, OSError) as failure:
         raise SourceError(path, f"cannot be checked: {_one_line(failure)}") from failure
+    for tensor in _tensors(proto):
+        if tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            _check_size(path, tensor)
     newest = onnx.defs.onnx_opset_version()
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
             raise SourceError(path, f"opset {opset.version} is unknown; the newest is {newest}")
+
+
+def _check_size(path: Path, tensor: onnx.TensorProto) -> None:
+    """Refuse more data than the shape asks for; the checker only refuses less."""
+    try:
+        given, needed = len(tensor.raw_data), ir.TensorProtoTensor(tensor).nbytes
+    except (TypeError, ValueError) as unknown:
+        raise SourceError(path, f"'{tensor.name}' has unknown data type {tensor.data_type}") from unknown
+    if given != needed:
+        raise SourceError(path, f"'{tensor.name}' has {given} bytes, its shape needs {needed}")
 
 
 def _emptied(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto:
