@@ -263,19 +263,19 @@ def _build(
     unfolded, folded, report = fold_source(source, freeze=freeze)
     target = stage / final.name
     outcome = "proven equal" if prove_it else "not verified"
-    digest = write_model(source, folded, f"{counted(report)}; {outcome}", target)
+    written = write_model(source, folded, f"{counted(report)}; {outcome}", target)
     proof, serving = None, None
     if prove_it:
-        written = onnx.load(str(target), load_external_data=False)
+        proto = onnx.load(str(target), load_external_data=False)  # what is proven is what was written
         proof = prove(
             Model("unfolded", unfolded, source.complete(), source.folder),
-            Model("folded", folded, written, stage),
+            Model("folded", folded, proto, stage),
             report.all_folded,
             sampling.take(source.proto),
         )
         if not proof.passed:
             raise ProofError(proof.failure(), proof.first_off.site if proof.first_off else None)
-        check_weights(folded, written, stage)
+        check_weights(folded, proto, stage)
         serving = prove_serving(target, proof)
         if golden:
             _write_golden(stage / "golden.npz", source.proto, proof)
@@ -285,7 +285,7 @@ def _build(
         report,
         proof,
         source={"path": path.name, "sha256": source.sha256},
-        result={"path": final.name, "sha256": digest},
+        result={"path": final.name, "sha256": written.sha256()},
         serving=serving,
     )
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"

@@ -14,7 +14,7 @@ from infold import __version__
 from infold.convert import wire
 from infold.convert.frontends.onnx import Source
 
-__all__ = ["folded_proto", "write_model"]
+__all__ = ["Written", "folded_proto", "write_model"]
 
 # A protobuf ends at 2 GB; above this, weights go to a file of their own.
 INLINE_LIMIT_BYTES = 1_500_000_000
@@ -23,8 +23,31 @@ INLINE_LIMIT_BYTES = 1_500_000_000
 Plain = ir.Tensor[Any] | ir.LazyTensor
 
 
-def write_model(source: Source, folded: ir.Model, outcome: str, target: Path) -> str:
-    """Write the folded model, and return the digest of what was written.
+class Written:
+    """A file whose digest is taken while it is written."""
+
+    def __init__(self, file: BinaryIO, outside: Path | None) -> None:
+        """Write to `file`; `outside` names the file that holds its external data."""
+        self._file, self._outside = file, outside
+        self._digest = sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write these bytes."""
+        self._digest.update(data)
+        self._file.write(data)
+
+    def sha256(self) -> str:
+        """Digest of the file, and of the external data after it."""
+        digest = self._digest.copy()
+        if self._outside is not None:
+            with self._outside.open("rb") as content:
+                for block in iter(lambda: content.read(2**22), b""):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def write_model(source: Source, folded: ir.Model, outcome: str, target: Path) -> Written:
+    """Write the folded model.
 
     Inputs, outputs and stated shapes are those of the source; what was inferred to help
     folding is left out. Weights are computed as they are written, block by block; above
@@ -38,21 +61,18 @@ def write_model(source: Source, folded: ir.Model, outcome: str, target: Path) ->
     """
     _label(source, folded, outcome)
     weights: dict[str, Plain] = {}
-    data = target.with_name(f"{target.name}.data")
-    if is_outside := _weight_bytes(folded) > INLINE_LIMIT_BYTES:
-        ir.save(folded, target, external_data=data.name)
+    outside = None
+    if _weight_bytes(folded) > INLINE_LIMIT_BYTES:
+        outside = target.with_name(f"{target.name}.data")
+        ir.save(folded, target, external_data=outside.name)
         proto = onnx.load(str(target), load_external_data=False)
     else:
         proto, weights = _apart(folded)
     _restore(proto, source.proto)
     with target.open("wb") as file:
-        sink = _Digesting(file)
-        wire.write(proto, weights, sink)
-    if is_outside:
-        with data.open("rb") as content:
-            for block in iter(lambda: content.read(2**22), b""):
-                sink.digest.update(block)
-    return sink.digest.hexdigest()
+        written = Written(file, outside)
+        wire.write(proto, weights, written)
+    return written
 
 
 def folded_proto(source: Source, folded: ir.Model, outcome: str) -> onnx.ModelProto:
@@ -64,18 +84,6 @@ def folded_proto(source: Source, folded: ir.Model, outcome: str) -> onnx.ModelPr
             tensor.raw_data = weights[tensor.name].tobytes()
     _restore(proto, source.proto)
     return proto
-
-
-class _Digesting:
-    """Takes the digest of what is written while it is at hand."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = sha256()
-
-    def write(self, data: bytes | memoryview) -> None:
-        self.digest.update(data)
-        self._file.write(data)
 
 
 def _label(source: Source, folded: ir.Model, outcome: str) -> None:
