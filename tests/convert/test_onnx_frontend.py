@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from graphs import conv_norm, model, norm, normal
@@ -66,6 +67,17 @@ def test_shapes_are_inferred_for_folding_alone(tmp_path: Path) -> None:
     (convolution,) = (node for node in source.ir().graph if node.op_type == "Conv")
     assert convolution.outputs[0].shape is not None and len(convolution.outputs[0].shape) == 4
     assert not source.proto.graph.value_info
+
+
+def test_a_weight_whose_data_was_cut_does_not_stop_inference(tmp_path: Path) -> None:
+    """A node that would need it as a shape stays unknown; all others are inferred."""
+    proto = model(
+        "g (float[2,3] x) => (float[2,3] y) { r = Reshape (x, long)  a = Relu (x)  y = Neg (a) }",
+        {"long": np.arange(4096)},
+    )
+    graph = load(save(proto, tmp_path)).ir().graph
+    shapes = {node.op_type: node.outputs[0].shape for node in graph}
+    assert shapes["Relu"] == ir.Shape([2, 3])
 
 
 def test_missing(tmp_path: Path) -> None:

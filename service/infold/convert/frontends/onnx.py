@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx_ir.passes.common import ShapeInferencePass
 
 from infold.convert.wire import split
 from infold.errors import SourceError
@@ -55,7 +54,7 @@ class Source:
 
     def ir(self) -> ir.Model:
         """The model for the fold floor: shapes inferred, external data mapped, not read."""
-        model = ir.from_proto(self.proto)
+        model = ir.from_proto(_with_shapes(self.proto))
         for name, data in self.weights.items():
             value = model.graph.initializers[name]
             header = value.const_value
@@ -64,9 +63,6 @@ class Source:
             value.const_value = ir.Tensor(array, header.dtype, name=name)
         for graph in model.graphs():
             ir.external_data.set_base_dir(graph, self.folder)
-        infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-        with suppress(Exception):  # shapes only help; the graph itself has been checked
-            infer(model)
         return model
 
 
@@ -102,16 +98,24 @@ def in_memory(proto: onnx.ModelProto) -> Source:
         SourceError: It is not valid; its name stands for the path.
     """
     name = Path(proto.graph.name or "model")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    content = proto.SerializeToString(deterministic=True)
+    skeleton, weights = split(content)
+    copy = onnx.ModelProto.FromString(skeleton)
     try:
-        onnx.checker.check_model(copy)
+        onnx.checker.check_model(_emptied(copy, weights))
     except (onnx.checker.ValidationError, ValueError) as invalid:
         raise SourceError(name, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
-    digest = _in_background(copy.SerializeToString(deterministic=True))
+    digest = _in_background(content)
     if _opset(copy) > MAX_OPSET:
-        copy = _downgraded(name, copy)
-    return Source(name, _runnable(copy), Path(), digest)
+        copy, weights = _downgraded(name, _completed(copy, weights)), {}
+    return Source(name, _runnable(copy), Path(), digest, weights)
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all shapes that can be inferred; the data of large weights is not asked for."""
+    with suppress(Exception):  # shapes only help; the graph itself has been checked
+        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    return proto
 
 
 def _completed(proto: onnx.ModelProto, weights: Mapping[str, memoryview]) -> onnx.ModelProto:
