@@ -43,8 +43,8 @@ SYMPY = (
 )
 TORCH = (
     "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
-    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt "
-    "RoundDecimal ToFloat Identity IntInfinity NegativeIntInfinity"
+    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt "
+    "RoundToInt RoundDecimal ToFloat Identity IntInfinity NegativeIntInfinity"
 )
 ASSUMED = "positive nonnegative nonzero integer real rational finite zero precision evaluate"
 WORDS = frozenset(f"{SYMPY} {TORCH} {ASSUMED}".split())
