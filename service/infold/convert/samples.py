@@ -142,27 +142,35 @@ def read_samples(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def load_samples(path: Path, signature: Signature) -> Tensors:
+def load_samples(path: Path, signature: Signature, besides: str | None = None) -> dict[str, Array]:
     """Read samples from an `.npz` file.
 
     Arrays are named like the inputs, or `in.<input>` as in a golden file, in which
     case all others are passed over. Numbers are cast to the input's type where
     that loses nothing.
 
+    Args:
+        path: The file.
+        signature: The model's inputs.
+        besides: An array that is no input and is given back too.
+
     Raises:
         SamplesError: The file cannot be read, or does not hold exactly the model's inputs.
     """
     arrays = read_samples(path)
     known = ", ".join(each.name for each in signature.inputs)
+    if besides is not None and besides not in arrays:
+        raise SamplesError(f"{path}: holds no array '{besides}'")
     for name in arrays:
-        if signature.input(name) is None:
+        if signature.input(name) is None and name != besides:
             raise SamplesError(f"{path}: the model has no input '{name}'; it has {known}")
     samples = {}
     for spec in signature.inputs:
         if spec.name not in arrays:
             raise SamplesError(f"{path}: holds no array for input '{spec.name}'")
         samples[spec.name] = _fitted(path, spec, arrays[spec.name])
-    return _fitting(samples, signature)
+    fitting = dict(_fitting(samples, signature))
+    return fitting if besides is None else {**fitting, besides: arrays[besides]}
 
 
 def _fitting(samples: dict[str, Array], signature: Signature) -> Tensors:

@@ -19,7 +19,7 @@ from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionE
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
-__all__ = ["Model", "run_both"]
+__all__ = ["Model", "run_both", "run_inside"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +75,33 @@ def run_both(
         except SessionError as failure:
             raise ProofError(f"the {failure.model} model does not run: {failure.detail}") from failure
     return oracle, (_evaluate(unfolded, common, samples), _evaluate(folded, exposed, samples))
+
+
+def run_inside(
+    proto: onnx.ModelProto, folder: Path, names: Sequence[str], samples: Tensors
+) -> dict[str, Array]:
+    """Run one model as it is, and look inside.
+
+    Args:
+        proto: The model.
+        folder: Where its external data lies.
+        names: Inner values to look at.
+        samples: Inputs by name.
+
+    Returns:
+        Its outputs and the inner values, by name.
+
+    Raises:
+        ProofError: It runs nowhere, or the runtime crashed on it.
+    """
+    with TemporaryDirectory(prefix="infold-run-") as scratch:
+        model = Model("exported", ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), proto, folder)
+        try:
+            return run_isolated([_run(model, names, samples, Path(scratch))])[0]
+        except NoKernelError:
+            return _evaluate(model, names, samples)
+        except SessionError as failure:
+            raise ProofError(f"the exported model does not run: {failure.detail}") from failure
 
 
 def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) -> Run:
