@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -667,7 +668,9 @@ def test_damaged_archives_and_other_versions_are_refused(files: Mapping[str, Pat
 def test_a_program_traced_in_training_mode_is_refused(tmp_path: Path) -> None:
     """Its flags are constants that eval() does not reach."""
     module = networks.small().train()
-    torch.jit.trace(module, (torch.randn(2, 3, 9, 9),), check_trace=False).save(tmp_path / "traced.pt")
+    with warnings.catch_warnings(action="ignore"):
+        traced = torch.jit.trace(module, (torch.randn(2, 3, 9, 9),), check_trace=False)
+    traced.save(tmp_path / "traced.pt")
     line = refusal(str(tmp_path / "traced.pt"), shapes=IMAGE)
     assert "traced in training mode ('1')" in line and "module.eval() before torch.jit.trace" in line
 
@@ -700,7 +703,7 @@ def test_a_lowered_inference_graph_keeps_its_norms(tmp_path: Path) -> None:
     run.assert_parity()
 
 
-def test_a_norm_written_by_hand_is_found_in_an_archive(tmp_path: Path) -> None:
+def test_a_norm_written_by_hand_is_found_in_archives_and_scripts(tmp_path: Path) -> None:
     """There is no module in an archive: its tensors' names and its arithmetic tell."""
     module = networks.set_statistics(nn.Sequential(nn.Conv2d(3, 8, 3), networks.Written(8, 4)))
     for name in ("moving_mean", "moving_var"):
@@ -715,3 +718,10 @@ def test_a_norm_written_by_hand_is_found_in_an_archive(tmp_path: Path) -> None:
     (norm,) = run.exported.norms
     assert (norm.layer, norm.kind, norm.axis, norm.epsilon) == ("1", "Written", 1, 2e-5)
     assert len(run.places()["1"]) == 1
+    with torch.no_grad():
+        torch.jit.trace(module, (torch.randn(2, 3, 9, 9),)).save(tmp_path / "written.pt")
+    script = Run(str(tmp_path / "written.pt"), shapes=IMAGE)
+    script.assert_parity()
+    (traced,) = script.exported.norms
+    assert (traced.layer, traced.kind, traced.axis, traced.epsilon) == ("1", "Written", 1, 2e-5)
+    np.testing.assert_array_equal(traced.variance, norm.variance)
