@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from infold.convert.frontends.exported import Convention, Norm
-from infold.convert.frontends.pytorch.norms import Parts, flat, parts_of
+from infold.convert.frontends.pytorch.norms import Parts, flat, norm_of_parts, parts_of
 from infold.convert.frontends.pytorch.programs import layer_of
 
 __all__ = ["FLAGGED", "graph_norms"]
@@ -150,22 +150,4 @@ def _of_parts(layer: str, node: fx.Node, parts: Parts, epsilon: float) -> Norm:
     elif rank > 1 and node.meta["val"].shape[1] != channels:
         axis = rank - 1
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-
-    def filled(tensor: Tensor | None, default: float) -> Any:
-        array = np.full(1, default) if tensor is None else flat(tensor)
-        return np.broadcast_to(array, (channels,)).copy()
-
-    trainable = None if parts.gamma is None else bool(parts.gamma.requires_grad)
-    return Norm(
-        layer,
-        _kind(stack[-1][1]) if stack else "batch norm",
-        axis,
-        epsilon,
-        None,
-        Convention.OF_THE_NEW,
-        trainable,
-        filled(parts.gamma, 1.0),
-        filled(parts.beta, 0.0),
-        flat(parts.mean),
-        flat(parts.variance),
-    )
+    return norm_of_parts(layer, _kind(stack[-1][1]) if stack else "batch norm", axis, parts, epsilon)

@@ -22,6 +22,7 @@ __all__ = [
     "is_norm",
     "library_norm",
     "no_statistics",
+    "norm_of_parts",
     "parts_of",
     "written_norm",
 ]
@@ -133,8 +134,6 @@ def written_norm(layer: str, module: nn.Module, shape: tuple[int, ...] | None) -
     parts = _own_parts(module)
     if parts is None:
         return None
-    gamma, beta = _filled(parts.gamma, parts.mean, 1.0), _filled(parts.beta, parts.mean, 0.0)
-    mean, variance = flat(parts.mean), flat(parts.variance)
     stated = next(
         (
             float(value)
@@ -143,24 +142,27 @@ def written_norm(layer: str, module: nn.Module, shape: tuple[int, ...] | None) -
         ),
         None,
     )
-    probed = _probe(module, shape, gamma, beta, mean, variance, stated) if shape else None
+    probed = _probe(module, shape, parts, stated) if shape else None
     if probed is None:
         return None
-    axis, epsilon = probed
-    owned = list(module.parameters(recurse=False))
-    trainable = any(each.requires_grad for each in owned) if owned else None
+    return norm_of_parts(layer, type(module).__name__, probed[0], parts, probed[1])
+
+
+def norm_of_parts(layer: str, kind: str, axis: int, parts: Parts, epsilon: float) -> Norm:
+    """The entry of a norm written by hand, once its axis and epsilon are known."""
+    learned = [each for each in (parts.gamma, parts.beta) if each is not None]
     return Norm(
         layer,
-        type(module).__name__,
+        kind,
         axis,
         epsilon,
         None,  # which share it means is in its code
         Convention.OF_THE_NEW,
-        trainable,
-        gamma,
-        beta,
-        mean,
-        variance,
+        any(each.requires_grad for each in learned) if learned else None,
+        _filled(parts.gamma, parts.mean, 1.0),
+        _filled(parts.beta, parts.mean, 0.0),
+        flat(parts.mean),
+        flat(parts.variance),
     )
 
 
@@ -171,15 +173,11 @@ def _filled(tensor: Tensor | None, like: Tensor, default: float) -> F64:
 
 
 def _probe(
-    module: nn.Module,
-    shape: tuple[int, ...],
-    gamma: F64,
-    beta: F64,
-    mean: F64,
-    variance: F64,
-    stated: float | None,
+    module: nn.Module, shape: tuple[int, ...], parts: Parts, stated: float | None
 ) -> tuple[int, float] | None:
     """Axis and epsilon, if the module is `gamma (x - mean) / sqrt(variance + epsilon) + beta`."""
+    gamma, beta = _filled(parts.gamma, parts.mean, 1.0), _filled(parts.beta, parts.mean, 0.0)
+    mean, variance = flat(parts.mean), flat(parts.variance)
     one_row = (1, *shape[1:])
     try:
         twin = copy.deepcopy(module).double()

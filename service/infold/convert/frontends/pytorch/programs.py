@@ -62,6 +62,7 @@ def to_onnx(
             optimizer.fold_constants(model)
             optimizer.remove_unused_nodes(model)
             proto: onnx.ModelProto = ir.to_proto(model)
+            _number_fixed_dims(proto)
             return proto
     except torch.onnx.errors.OnnxExporterError as failure:
         raise SourceError(source, _lacking(failure, program)) from failure
@@ -110,8 +111,24 @@ def batch_is_open(program: ExportedProgram, name: str) -> bool:
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name == name:
             shape = node.meta["val"].shape
-            return len(shape) == 0 or not isinstance(shape[0], int)
+            return len(shape) == 0 or _length(shape[0]) is None
     return True
+
+
+def _length(dim: Any) -> int | None:
+    """A fixed length; what began as a symbol may have become a number on the way."""
+    if isinstance(dim, int):
+        return dim
+    found = dim.node.maybe_as_int()
+    return None if found is None else int(found)
+
+
+def _number_fixed_dims(proto: onnx.ModelProto) -> None:
+    """Symbols that became numbers are written as names of symbols, `2`."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param.isdecimal():
+                dim.dim_value = int(dim.dim_param)
 
 
 def named_leaves(structure: Any) -> list[tuple[str, Any]]:

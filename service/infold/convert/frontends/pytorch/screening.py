@@ -13,6 +13,7 @@ import json
 import pickle
 import re
 import tokenize
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ SYMPY = (
 )
 TORCH = (
     "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
-    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt "
-    "RoundDecimal ToFloat Identity IntInfinity NegativeIntInfinity"
+    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt "
+    "RoundToInt RoundDecimal ToFloat Identity IntInfinity NegativeIntInfinity"
 )
 ASSUMED = "positive nonnegative nonzero integer real rational finite zero precision evaluate"
 WORDS = frozenset(f"{SYMPY} {TORCH} {ASSUMED}".split())
@@ -80,7 +81,8 @@ def load_weights_only(source: str, file: Path | io.BytesIO) -> Any:
         SourceError: It is damaged.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         text = str(refused)
         named = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)|\b(?:class|type) ([\w.]+)", text)

@@ -16,7 +16,7 @@ from torch import Tensor
 from infold.convert.frontends.exported import Answer, Call, Convention, Exported, Norm, Request
 from infold.convert.frontends.pytorch.eager import TRAINING_NOTE, output_names, supported_floats
 from infold.convert.frontends.pytorch.examples import Signature, take, widened
-from infold.convert.frontends.pytorch.norms import flat, no_statistics
+from infold.convert.frontends.pytorch.norms import flat, no_statistics, norm_of_parts, parts_of
 from infold.convert.frontends.pytorch.programs import OPSET, as_array, named_leaves, quietly
 from infold.convert.frontends.pytorch.screening import screen_script
 from infold.convert.frontends.pytorch.wording import in_brief
@@ -233,8 +233,28 @@ def _table(module: Any, graph: Any) -> tuple[tuple[Norm, ...], list[tuple[Any, i
             norms[layer] = norm
         if node.output().debugName() in top:
             places.append((node, layer))
+    norms.update(_written_by_hand(module, graph, kinds, norms))
     order = {layer: index for index, layer in enumerate(norms)}
     return tuple(norms.values()), [(node, order[layer]) for node, layer in places]
+
+
+def _written_by_hand(
+    module: Any, graph: Any, kinds: Mapping[str, str], known: Mapping[str, Norm]
+) -> dict[str, Norm]:
+    """Modules that have a norm's tensors, and add a small number to the variance among them."""
+    epsilons = {}
+    for node in graph.findAllNodes("aten::add"):
+        data, number = list(node.inputs())[:2]
+        if "var" in _path(data).rpartition(".")[2] and (epsilon := _number(number)) is not None:
+            epsilons[_layer(data)] = epsilon
+    norms = {}
+    for layer, each in module.named_modules():
+        tensors = {**dict(each.named_parameters(recurse=False)), **dict(each.named_buffers(recurse=False))}
+        parts = parts_of(tensors)
+        if parts is not None and layer in epsilons and layer not in known:
+            # Without its code the axis is known from the shape of its statistics alone.
+            norms[layer] = norm_of_parts(layer, kinds[layer], 1, parts, epsilons[layer])
+    return norms
 
 
 def _norm(module: Any, layer: str, kind: str, inputs: list[Any]) -> Norm | None:
@@ -257,6 +277,14 @@ def _norm(module: Any, layer: str, kind: str, inputs: list[Any]) -> Norm | None:
         None if mean is None else flat(mean),
         None if variance is None else flat(variance),
     )
+
+
+def _number(value: Any) -> float | None:
+    """A constant float; a traced one is a tensor."""
+    found = value.toIValue() if value.node().kind() == "prim::Constant" else None
+    if isinstance(found, Tensor) and found.is_floating_point() and found.numel() == 1:
+        return float(found)
+    return found if isinstance(found, float) else None
 
 
 def _path(value: Any) -> str:
