@@ -77,7 +77,8 @@ def unfolded() -> Iterator[None]:
 
         def _initialize_handlers(self) -> None:
             super()._initialize_handlers()
-            self._handler_map["Add"] = self._handler_map["Mul"] = self._maxmin_handler
+            for op in ("Add", "Mul", "Div"):
+                self._handler_map[op] = self._maxmin_handler
 
     # The optimizers are made anew for each conversion by these factories.
     factories = tf2onnx.optimizer._optimizers

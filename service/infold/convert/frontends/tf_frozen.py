@@ -46,7 +46,6 @@ def subgraph(graph: GraphDef, tensors: Iterable[str]) -> GraphDef:
             waiting += [node_of(each) for each in nodes[name].input if not each.startswith("^")]
     result = type(graph)()
     result.versions.CopyFrom(graph.versions)
-    result.library.CopyFrom(graph.library)
     for node in graph.node:
         if node.name in kept:
             copy = result.node.add()
@@ -56,4 +55,24 @@ def subgraph(graph: GraphDef, tensors: Iterable[str]) -> GraphDef:
             copy.input.extend(data)
             copy.device = ""
             copy.attr.pop("_class", None)  # colocation with a node that may be gone
+    _copy_functions(graph, result)
     return result
+
+
+def _copy_functions(graph: GraphDef, result: GraphDef) -> None:
+    """Take over the functions that are still called: dead ones may be broken."""
+    functions = {each.signature.name: each for each in graph.library.function}
+    waiting = list(result.node)
+    kept: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        called = {node.op}
+        for attribute in node.attr.values():
+            called.add(attribute.func.name)
+            called.update(each.name for each in attribute.list.func)
+        for name in (called & functions.keys()) - kept:
+            kept.add(name)
+            waiting += functions[name].node_def
+    for function in graph.library.function:
+        if function.signature.name in kept:
+            result.library.function.add().CopyFrom(function)

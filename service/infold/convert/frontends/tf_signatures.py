@@ -10,12 +10,15 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from infold.convert.frontends.tf_frozen import Frozen, node_of, subgraph
+from infold.convert.frontends.tf_pinning import pin
 from infold.errors import SourceError
 
-__all__ = ["Loaded", "Signature", "freeze_signature", "load"]
+__all__ = ["Loaded", "Signature", "freeze_signature", "load", "variable_paths"]
 
 DEFAULT_SIGNATURE = "serving_default"
 DEFAULT_TAG = "serve"
+# Children of every saved Keras model, which say nothing of layers.
+LISTS = ("variables", "trainable_variables", "non_trainable_variables", "_all_variables", "signatures")
 FLAG_NAMES = ("training", "is_training", "train", "phase_train")
 
 
@@ -99,7 +102,8 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
     constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
     taken = [tensor.name for tensor in constant.inputs if tensor.dtype != tf.resource]
     given = [tensor.name for tensor in constant.outputs]
-    graph = subgraph(constant.graph.as_graph_def(), [*taken, *given])
+    # Calls of compiled functions are left by TensorFlow, and branches on a held flag.
+    graph = subgraph(pin(constant.graph.as_graph_def(), {}), [*taken, *given])
     trainable = frozenset(each.name.removesuffix(":0") for each in concrete.graph.variables if each.trainable)
     frozen = Frozen(
         graph,
@@ -109,6 +113,27 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
         trainable,
     )
     return Signature(name, call, frozen, flags)
+
+
+def variable_paths(loaded: Loaded) -> dict[str, str]:
+    """Where each variable lives in the user's objects (`block/bn/mean`), by its own name.
+
+    A module that names its variables carelessly still names its attributes well.
+    """
+    found: dict[str, str] = {}
+    seen = {id(loaded.root)}
+    waiting: list[tuple[str, Any]] = [("", loaded.root)]
+    for path, thing in waiting:
+        for name, child in tf.train.TrackableView.children(thing).items():
+            if id(child) in seen or name in LISTS:
+                continue
+            seen.add(id(child))
+            below = f"{path}/{name}" if path else name
+            if isinstance(child, tf.Variable):
+                found.setdefault(child.name.removesuffix(":0"), below)
+            else:
+                waiting.append((below, child))
+    return found
 
 
 def _chosen(loaded: Loaded, name: str | None) -> str:
