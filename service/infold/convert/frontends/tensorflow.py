@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import tensorflow as tf
 import tf2onnx
 
@@ -26,9 +27,10 @@ from infold.convert.frontends.tf_graphs import (
 from infold.convert.frontends.tf_interface import find_flags, find_inputs, find_outputs
 from infold.convert.frontends.tf_norms import Found, fetch, find_norms
 from infold.convert.frontends.tf_pinning import pin
-from infold.convert.frontends.tf_signatures import freeze_signature, load, variable_paths
+from infold.convert.frontends.tf_signatures import freeze_signature, load
 from infold.convert.frontends.tf_updates import momenta
-from infold.errors import SourceError
+from infold.convert.samples import draw_samples, signature_of
+from infold.errors import SamplesError, SourceError
 from infold.tensors import Array, Tensors
 
 __all__ = ["open_model"]
@@ -67,7 +69,7 @@ def _open_signature(request: Request, path: Path) -> Exported:
     loaded = load(path, request.options.tag)
     signature = freeze_signature(loaded, request.options.signature, request.options.training_flag)
     frozen = signature.frozen
-    found = find_norms(frozen, variable_paths(loaded))
+    found = find_norms(frozen)
     _require_inference(request.source, found)
     notes = [
         f"argument '{flag}' of signature '{signature.name}' was held at False: exported for inference"
@@ -104,24 +106,24 @@ def _open_graph(request: Request, given: Graph) -> Exported:
         f"placeholder '{flag}' was held at False and what it switches on in training was left out"
         for flag in flags
     ]
-    is_whole = _is_whole(given)
-    if not is_whole:
-        notes.append(
-            "TensorFlow itself refuses this graph because of its training branch; "
-            "the proof is against the graph without that branch"
-        )
+    proto = convert(frozen, given.source)
 
     def run(samples: Tensors) -> Answer:
         feeds = {inputs[name]: array for name, array in samples.items()}
-        if is_whole:
-            results = _original(given, feeds, off, outputs)
-        else:
-            values = fetch(frozen.graph, frozen.outputs.values(), _fed(frozen, samples))
-            results = {name: values[tensor] for name, tensor in frozen.outputs.items()}
+        return Answer(_original(given, feeds, off, outputs), _calls(frozen, found, samples))
+
+    def run_pinned(samples: Tensors) -> Answer:
+        values = fetch(frozen.graph, frozen.outputs.values(), _fed(frozen, samples))
+        results = {name: values[tensor] for name, tensor in frozen.outputs.items()}
         return Answer(results, _calls(frozen, found, samples))
 
-    proto = convert(frozen, given.source)
-    return Exported(FRAMEWORK, proto, norms, run, (*notes, *_notes(found)))
+    is_broken = request.format is Format.GRAPH_DEF and flags and not _runs(run, proto, request)
+    if is_broken:
+        notes.append(
+            "TensorFlow itself cannot run this graph because of its training branch; "
+            "the proof is against the graph without that branch"
+        )
+    return Exported(FRAMEWORK, proto, norms, run_pinned if is_broken else run, (*notes, *_notes(found)))
 
 
 def _original(
@@ -135,13 +137,14 @@ def _original(
     return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
 
 
-def _is_whole(given: Graph) -> bool:
-    """TensorFlow imports the original; it refuses some frozen graphs for their dead branches."""
-    with tf.Graph().as_default():
-        try:
-            tf.import_graph_def(given.graph, name="")
-        except Exception:
-            return False
+def _runs(run: Callable[[Tensors], Answer], proto: onnx.ModelProto, request: Request) -> bool:
+    """TensorFlow runs the original; it refuses some frozen graphs for their dead branches."""
+    try:
+        run(draw_samples(signature_of(proto), request.shapes))
+    except SamplesError:
+        return True  # whoever has samples will see
+    except (ValueError, tf.errors.OpError):
+        return False
     return True
 
 

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Frozen", "node_of", "subgraph"]
+import tensorflow as tf
+
+from infold.tensors import Array
+
+__all__ = ["Frozen", "called", "make_constant", "node_of", "subgraph"]
 
 GraphDef = Any  # tensorflow.compat.v1.GraphDef
 
@@ -55,24 +59,65 @@ def subgraph(graph: GraphDef, tensors: Iterable[str]) -> GraphDef:
             copy.input.extend(data)
             copy.device = ""
             copy.attr.pop("_class", None)  # colocation with a node that may be gone
-    _copy_functions(graph, result)
+    result.library.CopyFrom(called(graph, result.node))
     return result
 
 
-def _copy_functions(graph: GraphDef, result: GraphDef) -> None:
-    """Take over the functions that are still called: dead ones may be broken."""
+def called(graph: GraphDef, nodes: Iterable[Any]) -> Any:
+    """The part of a graph's library that nodes call, directly or not; the rest may be broken."""
     functions = {each.signature.name: each for each in graph.library.function}
-    waiting = list(result.node)
+    waiting = list(nodes)
     kept: set[str] = set()
     while waiting:
         node = waiting.pop()
-        called = {node.op}
+        names = {node.op}
         for attribute in node.attr.values():
-            called.add(attribute.func.name)
-            called.update(each.name for each in attribute.list.func)
-        for name in (called & functions.keys()) - kept:
+            names.add(attribute.func.name)
+            names.update(each.name for each in attribute.list.func)
+        for name in (names & functions.keys()) - kept:
             kept.add(name)
             waiting += functions[name].node_def
-    for function in graph.library.function:
-        if function.signature.name in kept:
-            result.library.function.add().CopyFrom(function)
+    library = type(graph.library)()
+    for name in sorted(kept):
+        library.function.add().CopyFrom(functions[name])
+    return library
+
+
+def make_constant(graph: GraphDef, values: Mapping[str, Array]) -> None:
+    """Let variables be constants, and what read their handles read those.
+
+    Args:
+        graph: Changed in place.
+        values: By name of the variable's node, or of the placeholder for its handle.
+    """
+    dtypes = {}
+    for node in graph.node:
+        if node.name in values:
+            tensor = tf.make_tensor_proto(values[node.name])
+            dtypes[node.name] = tensor.dtype
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = tensor.dtype
+            node.attr["value"].tensor.CopyFrom(tensor)
+    waiting = True
+    while waiting:  # handles pass through Identity nodes of inlined calls
+        waiting = False
+        for node in graph.node:
+            if node.op == "Identity" and node.name not in dtypes and node_of(node.input[0]) in dtypes:
+                dtypes[node.name] = dtypes[node_of(node.input[0])]
+                node.attr["T"].type = dtypes[node.name]
+                waiting = True
+    for node in graph.node:
+        if node.op in ("ReadVariableOp", "RefIdentity"):
+            dtype = node.attr["dtype" if node.op == "ReadVariableOp" else "T"].type
+            node.op = "Identity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
+        elif node.op == "ResourceGather":
+            node.op = "Gather"
+            node.attr["Tparams"].type = node.attr["dtype"].type
+            for attribute in ("dtype", "batch_dims"):
+                node.attr.pop(attribute, None)
+        elif node.op == "VariableShape":
+            node.op = "Shape"
+            node.attr["T"].type = dtypes[node_of(node.input[0])]

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from infold.convert.frontends.exported import Options
-from infold.convert.frontends.tf_frozen import Frozen, node_of, subgraph
+from infold.convert.frontends.tf_frozen import Frozen, make_constant, node_of, subgraph
 from infold.errors import SourceError
 
 __all__ = [
@@ -262,17 +262,7 @@ def freeze(given: Graph, graph: Any, inputs: Mapping[str, str], outputs: Mapping
     part = subgraph(cut, [*ends.values(), *inputs.values()])
     variables = {node.name: node for node in part.node if node.op in VARIABLES}
     values = _values(given, graph, variables)
-    handles = set()
-    for node in part.node:
-        if node.name in variables:
-            dtype = node.attr["dtype"].type
-            if node.op == "VarHandleOp":
-                handles.add(node.name)
-            node.op = "Const"
-            node.attr.clear()
-            node.attr["dtype"].type = dtype
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values[node.name]))
-    _read_constants(part, handles)
+    make_constant(part, values)
     return Frozen(part, dict(inputs), ends, {name: name for name in variables}, given.trainable)
 
 
@@ -399,31 +389,3 @@ def _saved_names(graph: Any) -> dict[str, tuple[str, str]]:
         slices = tf.make_ndarray(pieces.attr["value"].tensor).reshape(-1)
         found[node_of(node.input[0])] = (keys[index].decode(), slices[index].decode())
     return found
-
-
-def _read_constants(graph: Any, handles: set[str]) -> None:
-    """Let what read a variable's handle read the constant that it is now."""
-    nodes = {node.name: node for node in graph.node}
-    dtypes = {name: nodes[name].attr["dtype"].type for name in handles}
-    waiting = True
-    while waiting:  # handles pass through Identity nodes of inlined calls
-        waiting = False
-        for node in graph.node:
-            if node.op == "Identity" and node.name not in dtypes and node_of(node.input[0]) in dtypes:
-                dtypes[node.name] = dtypes[node_of(node.input[0])]
-                node.attr["T"].type = dtypes[node.name]
-                waiting = True
-    for node in graph.node:
-        if node.op in ("ReadVariableOp", "RefIdentity"):
-            dtype = node.attr["dtype" if node.op == "ReadVariableOp" else "T"].type
-            node.op = "Identity"
-            node.attr.clear()
-            node.attr["T"].type = dtype
-        elif node.op == "ResourceGather":
-            node.op = "Gather"
-            node.attr["Tparams"].type = node.attr["dtype"].type
-            for attribute in ("dtype", "batch_dims"):
-                node.attr.pop(attribute, None)
-        elif node.op == "VariableShape":
-            node.op = "Shape"
-            node.attr["T"].type = dtypes[node_of(node.input[0])]

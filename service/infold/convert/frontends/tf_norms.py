@@ -94,13 +94,8 @@ class Found:
     statistics: tuple[tuple[str | None, str | None], ...] = field(default=())
 
 
-def find_norms(frozen: Frozen, paths: Mapping[str, str] | None = None) -> Found:
-    """Find every batch normalization of a graph.
-
-    Args:
-        frozen: The graph.
-        paths: Where variables live in the user's objects (`bn1/mean`), by variable name.
-    """
+def find_norms(frozen: Frozen) -> Found:
+    """Find every batch normalization of a graph."""
     search = _Search(frozen)
     uses = search.uses()
     constants = fetch(
@@ -126,7 +121,7 @@ def find_norms(frozen: Frozen, paths: Mapping[str, str] | None = None) -> Found:
         }
         key = tuple(f"{role}={source}" for role, source in sources.items())
         if key not in layers:
-            layer = _layer(search, use, sources, paths or {})
+            layer = _layer(search, use, sources)
             if layer in taken:
                 layer = _scope(use.end) or layer
             unique, number = layer, 1
@@ -195,15 +190,14 @@ def _is_trained(frozen: Frozen, sources: Mapping[str, str]) -> bool | None:
 # -- names ----------------------------------------------------------------------------------------
 
 
-def _layer(search: _Search, use: Use, sources: Mapping[str, str], paths: Mapping[str, str]) -> str:
+def _layer(search: _Search, use: Use, sources: Mapping[str, str]) -> str:
     """The user's own name of a norm: that of its variables' scope, else of its node's."""
     for source in sources.values():
-        variable = search.frozen.variables.get(source)
-        for name in (variable, paths.get(variable or ""), source if variable is None else None):
-            if name is not None and "/" in name and not CALL.match(name.partition("/")[0]):
-                scope = _without_inner(name.split("/")[:-1])
-                if scope:
-                    return scope
+        name = search.frozen.variables.get(source, source)
+        if "/" in name and not CALL.match(name.partition("/")[0]):
+            scope = _without_inner(name.split("/")[:-1])
+            if scope:
+                return scope
     return _scope(use.end) or node_of(use.end)
 
 

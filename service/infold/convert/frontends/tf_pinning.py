@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from infold.convert.frontends.tf_frozen import node_of
+from infold.convert.frontends.tf_frozen import called, node_of
 
 __all__ = ["pin", "predicates"]
 
@@ -246,10 +246,8 @@ class _Pinning:
         if name not in self.bodies:
             body = self.functions[name]
             with tf.Graph().as_default():
-                if any(node.op in self.functions for node in body.node_def):  # called like operators
-                    library = tf.compat.v1.GraphDef()
-                    library.library.CopyFrom(self.graph.library)
-                    tf.import_graph_def(library, name="")
+                inner = tf.compat.v1.GraphDef(library=called(self.graph, body.node_def))
+                tf.import_graph_def(inner, name="")
                 self.bodies[name] = function_def_to_graph_def(body)
         return self.bodies[name]
 

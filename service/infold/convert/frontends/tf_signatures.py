@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from infold.convert.frontends.tf_frozen import Frozen, node_of, subgraph
+from infold.convert.frontends.tf_frozen import Frozen, GraphDef, make_constant, subgraph
 from infold.convert.frontends.tf_pinning import pin
 from infold.errors import SourceError
 
-__all__ = ["Loaded", "Signature", "freeze_signature", "load", "variable_paths"]
+__all__ = ["Loaded", "Signature", "freeze_signature", "load"]
 
 DEFAULT_SIGNATURE = "serving_default"
 DEFAULT_TAG = "serve"
@@ -83,10 +84,9 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
     flags = tuple(each for each, spec in specs.items() if _is_flag(each, spec, flag))
     inputs = [each for each in specs if each not in flags]
     outputs = list(function.structured_outputs)
-    off = {each: tf.constant(False) for each in flags}
 
     def call(**tensors: Any) -> Any:
-        return function(**tensors, **off)
+        return function(**tensors, **{each: tf.constant(False) for each in flags})
 
     def inference(*tensors: Any) -> Any:
         results = call(**dict(zip(inputs, tensors, strict=True)))
@@ -95,32 +95,61 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
     concrete = tf.function(inference).get_concrete_function(
         *(tf.TensorSpec(specs[each].shape, specs[each].dtype, each) for each in inputs)
     )
-    handles = {id(each.handle): each.name.removesuffix(":0") for each in concrete.graph.variables}
+    names = _variable_names(loaded, concrete)
     variables = {
-        inner.op.name: handles[id(outer)] for outer, inner in concrete.graph.captures if id(outer) in handles
+        inner.op.name: names[id(outer)] for outer, inner in concrete.graph.captures if id(outer) in names
     }
-    constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
-    taken = [tensor.name for tensor in constant.inputs if tensor.dtype != tf.resource]
-    given = [tensor.name for tensor in constant.outputs]
-    # Calls of compiled functions are left by TensorFlow, and branches on a held flag.
-    graph = subgraph(pin(constant.graph.as_graph_def(), {}), [*taken, *given])
-    trainable = frozenset(each.name.removesuffix(":0") for each in concrete.graph.variables if each.trainable)
+    captured = {id(inner) for _, inner in concrete.graph.captures}
+    taken = [tensor.name for tensor in concrete.inputs if id(tensor) not in captured]
+    given = [tensor.name for tensor in concrete.outputs]
+    graph = subgraph(_constants_for_variables(concrete), [*taken, *given])
+    trainable = frozenset(names[id(each.handle)] for each in concrete.graph.variables if each.trainable)
     frozen = Frozen(
         graph,
         dict(zip(inputs, taken, strict=True)),
         dict(zip(outputs, given, strict=True)),
-        {node_of(node): variable for node, variable in variables.items()},
+        variables,
         trainable,
     )
     return Signature(name, call, frozen, flags)
 
 
-def variable_paths(loaded: Loaded) -> dict[str, str]:
-    """Where each variable lives in the user's objects (`block/bn/mean`), by its own name.
+def _constants_for_variables(concrete: Any) -> GraphDef:
+    """The graph of a function with its calls expanded and its variables constant."""
+    try:
+        constant = convert_variables_to_constants_v2(
+            concrete, lower_control_flow=False, aggressive_inlining=True
+        )
+    except ValueError:  # it stumbles over updates of variables, which inference does not need
+        ends = [tensor.name for tensor in concrete.outputs]
+        graph = subgraph(pin(concrete.graph.as_graph_def(), {}), ends)
+        values = {id(each.handle): each.numpy() for each in concrete.graph.variables}
+        held = {i.op.name: values[id(o)] for o, i in concrete.graph.captures if id(o) in values}
+        make_constant(graph, held)
+        return graph
+    # TensorFlow leaves calls of compiled functions, and branches on a flag that is held.
+    return pin(constant.graph.as_graph_def(), {})
 
-    A module that names its variables carelessly still names its attributes well.
+
+def _variable_names(loaded: Loaded, concrete: Any) -> dict[int, str]:
+    """A name of its own for each variable, by the identity of its handle.
+
+    Keras names variables after their layers. Plain modules often leave all of them called
+    "Variable": then the path through the user's objects (`block/bn/mean`) is the better name.
     """
-    found: dict[str, str] = {}
+    paths = _paths(loaded)
+    own = {id(each.handle): str(each.name).removesuffix(":0") for each in concrete.graph.variables}
+    counts = Counter(own.values())
+    names: dict[int, str] = {}
+    for index, (handle, name) in enumerate(own.items()):
+        is_telling = counts[name] == 1 and "/" in name
+        names[handle] = name if is_telling else paths.get(handle, f"{name}_{index}")
+    return names
+
+
+def _paths(loaded: Loaded) -> dict[int, str]:
+    """Where each variable lives in the user's objects, by the identity of its handle."""
+    found: dict[int, str] = {}
     seen = {id(loaded.root)}
     waiting: list[tuple[str, Any]] = [("", loaded.root)]
     for path, thing in waiting:
@@ -130,7 +159,7 @@ def variable_paths(loaded: Loaded) -> dict[str, str]:
             seen.add(id(child))
             below = f"{path}/{name}" if path else name
             if isinstance(child, tf.Variable):
-                found.setdefault(child.name.removesuffix(":0"), below)
+                found[id(child.handle)] = below
             else:
                 waiting.append((below, child))
     return found
