@@ -185,7 +185,7 @@ def _fed(frozen: Frozen, samples: Tensors) -> dict[str, Array]:
 
 
 def _require_inference(source: str, found: Found) -> None:
-    names = [each.node for each in found.live if each.fused]
+    names = [layer for layer, is_fused in found.live if is_fused]
     if names:
         raise SourceError(
             source,
@@ -196,7 +196,7 @@ def _require_inference(source: str, found: Found) -> None:
 
 def _notes(found: Found) -> list[str]:
     return [
-        f"{each.node} normalizes by the statistics of each batch, also in inference, and cannot be folded; "
+        f"{layer} normalizes by the statistics of each batch, also in inference, and cannot be folded; "
         "save the model with training=False"
-        for each in found.live
+        for layer, _ in found.live
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ DEFAULT_SIGNATURE = "serving_default"
 DEFAULT_TAG = "serve"
 # Children of every saved Keras model, which say nothing of layers.
 LISTS = ("variables", "trainable_variables", "non_trainable_variables", "_all_variables", "signatures")
+AUTOMATIC = re.compile(r"sequential(_\d+)?")
 FLAG_NAMES = ("training", "is_training", "train", "phase_train")
 
 
@@ -82,8 +84,8 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
     function = loaded.root.signatures[name]
     specs: dict[str, Any] = function.structured_input_signature[1]
     flags = tuple(each for each, spec in specs.items() if _is_flag(each, spec, flag))
-    inputs = [each for each in specs if each not in flags]
-    outputs = list(function.structured_outputs)
+    inputs = sorted((each for each in specs if each not in flags), key=_numbers_last)
+    outputs = sorted(function.structured_outputs, key=_numbers_last)
 
     def call(**tensors: Any) -> Any:
         return function(**tensors, **{each: tf.constant(False) for each in flags})
@@ -103,7 +105,11 @@ def freeze_signature(loaded: Loaded, name: str | None = None, flag: str | None =
     taken = [tensor.name for tensor in concrete.inputs if id(tensor) not in captured]
     given = [tensor.name for tensor in concrete.outputs]
     graph = subgraph(_constants_for_variables(concrete), [*taken, *given])
-    trainable = frozenset(names[id(each.handle)] for each in concrete.graph.variables if each.trainable)
+    # Keras lists what is trainable; of single variables only plain modules say so.
+    listed = getattr(loaded.root, "trainable_variables", concrete.graph.variables)
+    trainable = frozenset(
+        names[id(each.handle)] for each in listed if each.trainable and id(each.handle) in names
+    )
     frozen = Frozen(
         graph,
         dict(zip(inputs, taken, strict=True)),
@@ -139,6 +145,9 @@ def _variable_names(loaded: Loaded, concrete: Any) -> dict[int, str]:
     """
     paths = _paths(loaded)
     own = {id(each.handle): str(each.name).removesuffix(":0") for each in concrete.graph.variables}
+    model = {name.partition("/")[0] for name in own.values()}
+    if len(model) == 1 and AUTOMATIC.fullmatch(next(iter(model))):  # a name that nobody gave
+        own = {handle: name.partition("/")[2] for handle, name in own.items()}
     counts = Counter(own.values())
     names: dict[int, str] = {}
     for index, (handle, name) in enumerate(own.items()):
@@ -189,3 +198,10 @@ def _is_flag(name: str, spec: Any, flag: str | None) -> bool:
     if spec.dtype != tf.bool or spec.shape.rank not in (0, None):
         return False
     return name == flag if flag is not None else name in FLAG_NAMES
+
+
+def _numbers_last(name: str) -> tuple[str, int]:
+    """Sorts `output_2` before `output_10`; a SavedModel keeps no order of its own."""
+    digits = re.search(r"\d*$", name)
+    assert digits is not None
+    return name[: digits.start()], int(digits.group() or -1)
