@@ -106,7 +106,7 @@ def _facts(conversion: Conversion, sizes: tuple[int, int]) -> str:
     report, proof = conversion.report, conversion.proof
     facts = []
     if framework := conversion.json["framework"]:
-        facts.append(("trained with", framework["name"]))
+        facts.append(("read by", framework["name"]))
         facts += [("framework to folded", f"{each.folded:.1e}") for each in _first_step(conversion)]
     facts += [
         ("operators", f"{report.nodes_before} → {report.nodes_after}"),
