@@ -406,7 +406,7 @@ def test_code_that_fixes_the_batch_is_exported_with_that_batch() -> None:
     """And the user is told."""
     run = Run(f"{HERE}:FixedBatch", shapes={"x": (2, 4)})
     assert first_dims(run.proto) == [2, 2]
-    assert "fixes the batch at 2" in run.notes
+    assert "fixes the first axis of 'x' at 2" in run.notes
 
 
 def test_a_module_that_only_looks_like_a_norm_is_told_not_listed() -> None:
@@ -422,6 +422,67 @@ def test_statistics_kept_outside_the_state_dict_are_told(tmp_path: Path) -> None
     run = Run(f"{HERE}:layers", options=Options(weights=tmp_path / "state.pt"), shapes=networks.SHAPES)
     assert "'written.norm' keeps its moving statistics as plain attributes" in run.notes
     assert "register_buffer" in run.notes
+
+
+UNUSUAL = {
+    "activated": ("Activated", 1, 1e-4),
+    "pinned": ("Pinned", 1, 1e-3),
+    "own": ("Own", 1, 1e-5),
+    "on_the_last": ("OnTheLast", 3, 1e-2),
+}
+
+
+def test_norms_that_are_no_module_of_the_library_are_norms_all_the_same(tmp_path: Path) -> None:
+    """The library's function, a multiply-add, a subclass, another axis: by factory, archive and script."""
+    with torch.no_grad():
+        module, example = networks.unusual().eval(), torch.randn(2, 3, 9, 9)
+        torch.export.save(torch.export.export(module, (example,)), tmp_path / "unusual.pt2")
+        torch.jit.trace(module, (example,)).save(tmp_path / "unusual.pt")
+    image = {"": (2, 3, 9, 9)}
+    for source in (f"{HERE}:unusual", str(tmp_path / "unusual.pt2"), str(tmp_path / "unusual.pt")):
+        run = Run(source, shapes=image)
+        run.assert_parity()
+        found = {norm.layer: (norm.kind, norm.axis % 4, norm.epsilon) for norm in run.exported.norms}
+        assert found == UNUSUAL
+        # A script shows what its batch_norm operators give, and nothing of arithmetic.
+        assert set(run.places()) == ({"activated", "own"} if source.endswith(".pt") else set(UNUSUAL))
+
+
+def test_outputs_that_are_one_value_or_an_input_have_names_of_their_own() -> None:
+    """Nothing is merged or renamed; what is None is left out."""
+    run = Run(f"{HERE}:Echo", shapes=IMAGE)
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["x"]
+    assert list(run.answer.outputs) == ["output_x", "again", "input"]
+
+
+def test_an_input_without_a_batch_is_fixed_and_told(tmp_path: Path) -> None:
+    """The other input's batch stays open."""
+    run = Run(f"{HERE}:Weighted", shapes={"x": (1, 4), "matrix": (4, 3)})
+    run.assert_parity()
+    assert "fixes the first axis of 'matrix' at 4" in run.notes
+    assert first_dims(run.proto)[1] == 4 and isinstance(first_dims(run.proto)[0], str)
+    extra = Run(f"{HERE}:Weighted", shapes={"x": (1, 4), "matrix": (4, 3), "extra": (1, 3)})
+    extra.assert_parity()
+    assert [value.name for value in extra.proto.graph.input] == ["x", "matrix", "extra"]
+
+
+def test_nested_and_keyword_inputs_of_an_archive_are_flat_in_the_graph(tmp_path: Path) -> None:
+    """A shared norm's value is kept before it is changed in place."""
+    batch = {0: torch.export.Dim("batch", min=2, max=64)}
+    image = torch.randn(2, 3, 6, 6)
+    program = torch.export.export(
+        networks.Nested().eval(),
+        ((image, image),),
+        {"bias": torch.randn(2, 4, 6, 6)},
+        dynamic_shapes={"pair": (batch, batch), "bias": batch},
+    )
+    torch.export.save(program, tmp_path / "nested.pt2")
+    run = Run(str(tmp_path / "nested.pt2"))
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["pair_0", "pair_1", "bias"]
+    assert len(run.places()["norm"]) == 2
+    assert set(first_dims(run.proto)) == {"batch"}
 
 
 # -- nothing runs that the user did not trust -----------------------------------------------------

@@ -245,16 +245,26 @@ def _written_by_hand(
     epsilons = {}
     for node in graph.findAllNodes("aten::add"):
         data, number = list(node.inputs())[:2]
-        if "var" in _path(data).rpartition(".")[2] and (epsilon := _number(number)) is not None:
-            epsilons[_layer(data)] = epsilon
+        origin = _origin(data)
+        if "var" in _path(origin).rpartition(".")[2] and (epsilon := _number(number)) is not None:
+            epsilons[_layer(origin)] = epsilon, origin is data
     norms = {}
     for layer, each in module.named_modules():
         tensors = {**dict(each.named_parameters(recurse=False)), **dict(each.named_buffers(recurse=False))}
         parts = parts_of(tensors)
         if parts is not None and layer in epsilons and layer not in known:
-            # Without its code the axis is known from the shape of its statistics alone.
-            norms[layer] = norm_of_parts(layer, kinds[layer], 1, parts, epsilons[layer])
+            epsilon, is_direct = epsilons[layer]
+            # Statistics of one axis meet the last one of the data, unless they are reshaped before.
+            axis = -1 if parts.mean.ndim == 1 and is_direct else 1
+            norms[layer] = norm_of_parts(layer, kinds[layer], axis, parts, epsilon)
     return norms
+
+
+def _origin(value: Any) -> Any:
+    """What a value is a mere view of."""
+    while value.node().kind() in ("aten::view", "aten::reshape", "aten::unsqueeze", "aten::detach"):
+        value = next(value.node().inputs())
+    return value
 
 
 def _norm(module: Any, layer: str, kind: str, inputs: list[Any]) -> Norm | None:
