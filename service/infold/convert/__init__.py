@@ -1,5 +1,6 @@
 """Trained model in, folded and proven ONNX out."""
 
+import infold.fold  # noqa: F401 - first, so that onnx_ir is imported the quick way
 from infold.convert.fold_report import comparison_json, proof_json, verdict
 from infold.convert.framework_proof import FrameworkProof
 from infold.convert.frontends.exported import Convention, Options

@@ -21,7 +21,7 @@ from infold.convert.frontends.source import Source, open_source
 from infold.convert.layers import Layer, find_layers
 from infold.convert.norms import with_parameters
 from infold.convert.pipeline import fold_source
-from infold.convert.writing import write_model
+from infold.convert.writing import folded_proto, write_model
 from infold.errors import SourceError
 from infold.fold import FoldReport
 
@@ -87,7 +87,7 @@ def fold(
             report = with_parameters(report, source.framework, layers)
         outcome = f"{counted(report)}; not verified"
         if not isinstance(model, Path | str):
-            return write_model(source, folded, outcome, None), report
+            return folded_proto(source, folded, outcome), report
         path = Path(model)
         target = destination or path.with_name(f"{path.stem}.folded.onnx")
         write_model(source, folded, outcome, target)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -41,7 +40,15 @@ from infold.fold import FoldReport, fold_batch_norms
 from infold.runtime import add_disabled_optimizers
 from infold.tensors import MODEL_NAME, Array, Tensors
 
-__all__ = ["Conversion", "Sampling", "convert", "convert_to_repository", "fold_source", "verify"]
+__all__ = [
+    "Conversion",
+    "Sampling",
+    "convert",
+    "convert_to_repository",
+    "fold_source",
+    "staging",
+    "verify",
+]
 
 GOLDEN_ROWS = 4
 
@@ -154,7 +161,7 @@ def convert(
     """
     _require_writable(Path(source), destination)
     how = _How(sampling or Sampling(), options or Options(), prove_it, freeze, progress)
-    with _staging(destination.parent) as stage:
+    with staging(destination.parent) as stage:
         conversion = _build(source, stage, destination, how)
         for made in sorted(stage.iterdir(), key=lambda path: path.name == destination.name):
             os.replace(made, destination.parent / made.name)  # the model last
@@ -184,7 +191,7 @@ def convert_to_repository(
     if not MODEL_NAME.fullmatch(name):
         raise TargetError(repository / name, "a model name is letters, digits, '.', '_' and '-', not hidden")
     parent = repository / name
-    with _made(parent), _staging(parent) as stage:
+    with _made(parent), staging(parent) as stage:
         version = stage / "version"
         version.mkdir()
         number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
@@ -255,8 +262,8 @@ def verify(
         _require_same_interface(left.proto, right.proto)
         model, _, report = fold_source(left)
         proof = prove(
-            Model("unfolded", model, left.proto, left.folder),
-            Model("folded", right.ir(), right.proto, right.folder),
+            Model("unfolded", model, left.complete(), left.folder),
+            Model("folded", right.ir(), right.complete(), right.folder),
             report.all_folded,
             sampling.take(left),
         )
@@ -283,8 +290,12 @@ def _require_writable(source: Path, destination: Path) -> None:
 
 
 @contextmanager
-def _staging(parent: Path) -> Iterator[Path]:
-    """A hidden folder on the destination's own file system, gone afterwards."""
+def staging(parent: Path) -> Iterator[Path]:
+    """A hidden folder on the destination's own file system, gone afterwards.
+
+    Raises:
+        TargetError: Nothing can be written there.
+    """
     try:
         stage = Path(mkdtemp(prefix=".infold-", dir=parent))
     except OSError as failure:
@@ -318,11 +329,12 @@ def _build_from(
         report = with_parameters(report, source.framework, layers)
     target = stage / final.name
     outcome = "proven equal" if how.prove_it else "not verified"
-    proto = write_model(source, folded, f"{counted(report)}; {outcome}", target)
+    written = write_model(source, folded, f"{counted(report)}; {outcome}", target)
     proof, serving, steps = None, None, None
     if how.prove_it:
+        proto = onnx.load(str(target), load_external_data=False)  # what is proven is what was written
         proof = prove(
-            Model("unfolded", unfolded, source.proto, source.folder),
+            Model("unfolded", unfolded, source.complete(), source.folder),
             Model("folded", folded, proto, stage),
             report.all_folded,
             how.sampling.take(source),
@@ -335,7 +347,7 @@ def _build_from(
             )
             if not steps.passed:
                 raise ProofError(steps.failure())
-        check_weights(folded, onnx.load(str(target), load_external_data=False), stage)
+        check_weights(folded, proto, stage)
         serving = prove_serving(target, proof)
         if how.golden:
             _write_golden(stage / "golden.npz", source.proto, proof)
@@ -345,7 +357,7 @@ def _build_from(
         report,
         proof,
         source={"path": source.path.name, "sha256": source.sha256},
-        result={"path": final.name, "sha256": _digest(target)},
+        result={"path": final.name, "sha256": written.sha256()},
         serving=serving,
         framework=framework_json(source.framework, steps, layers),
         notes=notes,
@@ -354,16 +366,6 @@ def _build_from(
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
     size = source.path.stat().st_size if source.framework is None else source.proto.ByteSize()
     return Conversion(final, report, proof, facts, serving, steps, notes, size)
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    for part in (path, path.with_name(f"{path.name}.data")):
-        if part.exists():
-            with part.open("rb") as content:
-                for block in iter(lambda: content.read(2**22), b""):
-                    digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:

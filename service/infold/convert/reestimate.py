@@ -23,6 +23,7 @@ from infold.convert.frontends.source import open_source
 from infold.convert.layers import Layer, find_layers
 from infold.convert.moments import Moments, Momentum, Statistics
 from infold.convert.norms import Lost, Place, affine_of, find_places
+from infold.convert.pipeline import staging
 from infold.convert.writing import write_model
 from infold.errors import SamplesError, SourceError, TargetError
 from infold.fold.affine import F64
@@ -130,16 +131,11 @@ def reestimate(
             if progress is not None:
                 progress(f"level {index + 1} of {len(levels)}", 0.0)
             moved += _settle(model, opened.folder, level, samples, momentum)
-        temporary = destination.with_name(f".{destination.name}.new")
-        try:
-            write_model(
-                opened, model, f"{len(moved)} norms re-estimated on {samples.rows} samples", temporary
-            )
-            os.replace(temporary, destination)
-        except OSError as failure:
-            raise TargetError(destination, failure.strerror or str(failure)) from failure
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staging(destination.parent) as stage:
+            outcome = f"{len(moved)} norms re-estimated on {samples.rows} samples"
+            write_model(opened, model, outcome, stage / destination.name)
+            for made in sorted(stage.iterdir(), key=lambda path: path.name == destination.name):
+                os.replace(made, destination.parent / made.name)  # the model last
     order = {place.name: index for index, place in enumerate(places)}
     moved.sort(key=lambda each: order[each.name])
     return Reestimation(destination, tuple(moved), lost, samples.rows)

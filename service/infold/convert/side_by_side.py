@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated, versions
@@ -112,6 +111,8 @@ def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) ->
 
 
 def _evaluate(model: Model, names: Sequence[str], samples: Tensors) -> dict[str, Array]:
+    from onnx.reference import ReferenceEvaluator  # slow to import and rarely needed
+
     try:
         with _Exposed(model.proto, names) as proto:
             complete = onnx.ModelProto()
