@@ -747,6 +747,37 @@ def test_a_scripted_module_left_in_training_mode_is_exported_for_inference(tmp_p
     run.places()
 
 
+class TwoInputs(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor, unread: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def test_a_script_keeps_the_inputs_that_nothing_reads(tmp_path: Path) -> None:
+    """The exporter drops them; they are the model's inputs all the same, with its batch."""
+    image = torch.randn(2, 3, 9, 9)
+    torch.jit.trace(TwoInputs(networks.small().eval()), (image, image)).save(tmp_path / "two.pt")
+    run = Run(str(tmp_path / "two.pt"), shapes={"x": (1, 3, 9, 9), "unread": (1, 2)})
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["x", "unread"]
+    assert set(first_dims(run.proto)) == {"batch"}
+    assert run.layers == ["body.1", "body.4"]
+    assert "--shape x=" in refusal(str(tmp_path / "two.pt"))
+    assert "x, unread" in refusal(str(tmp_path / "two.pt"), shapes=IMAGE)
+    line = refusal(str(tmp_path / "two.pt"), shapes={"x": (1, 5, 9, 9), "unread": (1,)})
+    assert "fails on x [1, 5, 9, 9]" in line and "5 channels" in line
+
+
+def test_an_operator_that_onnx_lacks_is_named_in_scripts_too(tmp_path: Path) -> None:
+    """With the line that calls it, where no layer is known."""
+    torch.jit.trace(networks.Exotic().eval(), (torch.randn(2, 4),)).save(tmp_path / "exotic.pt")
+    line = refusal(str(tmp_path / "exotic.pt"), shapes={"": (2, 4)})
+    assert "special_bessel_j0" in line and "torch_networks.py, line" in line and "no ONNX form" in line
+
+
 def test_a_lowered_training_graph_is_refused(tmp_path: Path) -> None:
     """Decomposed training operators have no way back to inference."""
     program = torch.export.export(networks.small().train(), (torch.randn(2, 3, 9, 9),))
