@@ -189,7 +189,8 @@ def _unexportable(module: Any, failure: Exception) -> str:
     if found is None:
         return f"its program cannot be written as ONNX: {in_brief(failure)}"
     layer = ""
-    for node in module.inlined_graph.findAllNodes(f"aten::{found[1]}"):
+    graph = module.inlined_graph  # its nodes live no longer than this
+    for node in graph.findAllNodes(f"aten::{found[1]}"):
         operands = (layer_of_value(value) for value in node.inputs())
         layer = next((each for each in operands if each), _line(node))
     where = f" (in layer '{layer}')" if layer else ""
