@@ -188,18 +188,11 @@ def _unexportable(module: Any, failure: Exception) -> str:
     found = re.search(r"operator '?(?:aten::)?([\w:]+)'? to ONNX", str(failure))
     if found is None:
         return f"its program cannot be written as ONNX: {in_brief(failure)}"
-    layer = ""
     graph = module.inlined_graph  # its nodes live no longer than this
-    for node in graph.findAllNodes(f"aten::{found[1]}"):
-        operands = (layer_of_value(value) for value in node.inputs())
-        layer = next((each for each in operands if each), _line(node))
+    nodes = graph.findAllNodes(f"aten::{found[1]}")
+    layer = re.sub(r"\([^)]*\)", "", nodes[0].getModuleHierarchy()) if nodes else ""
     where = f" (in layer '{layer}')" if layer else ""
     return f"the operator 'aten.{found[1]}'{where} has no ONNX form in torch {torch.__version__}; replace it"
-
-
-def _line(node: Any) -> str:
-    found = re.search(r"([\w./-]+\.py):(\d+)", node.sourceRange())
-    return f"{found[1]}, line {found[2]}" if found else ""
 
 
 def _complete_inputs(proto: onnx.ModelProto, inputs: Mapping[str, Tensor], is_open: bool) -> None:
