@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ast import literal_eval
 from typing import Any
 
@@ -12,11 +13,13 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from infold.convert.frontends.onnx import MAX_IR_VERSION
 
-__all__ = ["BATCH", "tidy"]
+__all__ = ["BATCH", "SCOPES", "tidy"]
 
 BATCH = "batch"
 # Where torch's exporter notes the modules that a node was called in, outermost first.
 SCOPES = "pkg.torch.onnx.name_scopes"
+# What TensorFlow puts before the names of a function's nodes.
+CALLED = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 # What a module is all by itself; other nodes are but a step in one.
 MODULES = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -61,7 +64,7 @@ def _drop_zero_bias(node: ir.Node) -> None:
 def _name_after_module(node: ir.Node, taken: set[str]) -> None:
     """`blocks.0.conv` where torch's exporter has noted it, else the name as it is; unique."""
     noted = node.metadata_props.get(SCOPES)
-    name = node.name or ""
+    name = CALLED.sub("", node.name or "")
     if noted is not None:
         *modules, call = [""] + [scope for scope in literal_eval(noted) if scope]
         is_module = node.op_type in MODULES and modules[-1:] != [""]

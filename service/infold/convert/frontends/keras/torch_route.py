@@ -14,6 +14,7 @@ from onnxscript import optimizer
 from infold.convert.frontends.keras.inference import Inference
 from infold.convert.frontends.keras.interface import Interface
 from infold.convert.frontends.keras.wording import chain
+from infold.convert.frontends.tidy import SCOPES
 
 __all__ = ["NAME", "export", "no_gradients"]
 
@@ -21,6 +22,7 @@ NAME = f"torch {torch.__version__}"
 OPSET = 20
 # Key under which nodes of a captured graph know the layer they come from.
 LAYER = "layer"
+FX_NODE = re.compile(r"%(\w+)")
 LACKING = re.compile(r"No ONNX function found for .*?aten\.(\w+)")
 
 no_gradients = torch.no_grad
@@ -64,8 +66,19 @@ def export(interface: Interface, inference: Inference) -> onnx.ModelProto:
     # Shape arithmetic and the norms' own constants: none of this touches a norm.
     optimizer.fold_constants(model)
     optimizer.remove_unused_nodes(model)
+    _note_layers(captured, model)
     proto: onnx.ModelProto = ir.to_proto(model)
     return proto
+
+
+def _note_layers(captured: Any, model: ir.Model) -> None:
+    """Each node knows the layer it comes from, where torch's exporter notes modules."""
+    layers = {node.name: node.meta.get("custom", {}).get(LAYER) for node in captured.graph.nodes}
+    for node in model.graph:
+        call = FX_NODE.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
+        if call is not None:
+            scopes = ["", layers.get(call[1]) or "", call[1]]
+            node.metadata_props[SCOPES] = repr(scopes)
 
 
 def _explained(captured: Any, failure: Exception, inference: Inference) -> Exception:
