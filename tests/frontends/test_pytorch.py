@@ -602,6 +602,14 @@ def test_guards_in_an_archive_are_never_compiled(files: Mapping[str, Path], tmp_
     assert not proof.exists()
 
 
+def test_the_users_own_files_in_an_archive_are_left_alone(files: Mapping[str, Path], tmp_path: Path) -> None:
+    """torch.export.save(extra_files=...) may hold any text; nothing reads it."""
+    program = torch.export.load(files["open.pt2"])
+    extra = {"labels.json": '{"class 1": "a dog; (a cat)"}'}
+    torch.export.save(program, tmp_path / "extra.pt2", extra_files=extra)
+    assert Run(str(tmp_path / "extra.pt2")).layers == ["1", "4"]
+
+
 def test_compiled_code_in_an_archive_is_refused(files: Mapping[str, Path], tmp_path: Path) -> None:
     """torch.export.load would load the library."""
     end = "data/aotinductor/model/model.so"
