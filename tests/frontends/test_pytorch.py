@@ -406,7 +406,7 @@ def test_code_that_fixes_the_batch_is_exported_with_that_batch() -> None:
     """And the user is told."""
     run = Run(f"{HERE}:FixedBatch", shapes={"x": (2, 4)})
     assert first_dims(run.proto) == [2, 2]
-    assert "fixes the batch at 2" in run.notes
+    assert "fixes the first axis of 'x' at 2" in run.notes
 
 
 def test_a_module_that_only_looks_like_a_norm_is_told_not_listed() -> None:
@@ -422,6 +422,67 @@ def test_statistics_kept_outside_the_state_dict_are_told(tmp_path: Path) -> None
     run = Run(f"{HERE}:layers", options=Options(weights=tmp_path / "state.pt"), shapes=networks.SHAPES)
     assert "'written.norm' keeps its moving statistics as plain attributes" in run.notes
     assert "register_buffer" in run.notes
+
+
+UNUSUAL = {
+    "activated": ("Activated", 1, 1e-4),
+    "pinned": ("Pinned", 1, 1e-3),
+    "own": ("Own", 1, 1e-5),
+    "on_the_last": ("OnTheLast", 3, 1e-2),
+}
+
+
+def test_norms_that_are_no_module_of_the_library_are_norms_all_the_same(tmp_path: Path) -> None:
+    """The library's function, a multiply-add, a subclass, another axis: by factory, archive and script."""
+    with torch.no_grad():
+        module, example = networks.unusual().eval(), torch.randn(2, 3, 9, 9)
+        torch.export.save(torch.export.export(module, (example,)), tmp_path / "unusual.pt2")
+        torch.jit.trace(module, (example,)).save(tmp_path / "unusual.pt")
+    image = {"": (2, 3, 9, 9)}
+    for source in (f"{HERE}:unusual", str(tmp_path / "unusual.pt2"), str(tmp_path / "unusual.pt")):
+        run = Run(source, shapes=image)
+        run.assert_parity()
+        found = {norm.layer: (norm.kind, norm.axis % 4, norm.epsilon) for norm in run.exported.norms}
+        assert found == UNUSUAL
+        # A script shows what its batch_norm operators give, and nothing of arithmetic.
+        assert set(run.places()) == ({"activated", "own"} if source.endswith(".pt") else set(UNUSUAL))
+
+
+def test_outputs_that_are_one_value_or_an_input_have_names_of_their_own() -> None:
+    """Nothing is merged or renamed; what is None is left out."""
+    run = Run(f"{HERE}:Echo", shapes=IMAGE)
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["x"]
+    assert list(run.answer.outputs) == ["output_x", "again", "input"]
+
+
+def test_an_input_without_a_batch_is_fixed_and_told(tmp_path: Path) -> None:
+    """The other input's batch stays open."""
+    run = Run(f"{HERE}:Weighted", shapes={"x": (1, 4), "matrix": (4, 3)})
+    run.assert_parity()
+    assert "fixes the first axis of 'matrix' at 4" in run.notes
+    assert first_dims(run.proto)[1] == 4 and isinstance(first_dims(run.proto)[0], str)
+    extra = Run(f"{HERE}:Weighted", shapes={"x": (1, 4), "matrix": (4, 3), "extra": (1, 3)})
+    extra.assert_parity()
+    assert [value.name for value in extra.proto.graph.input] == ["x", "matrix", "extra"]
+
+
+def test_nested_and_keyword_inputs_of_an_archive_are_flat_in_the_graph(tmp_path: Path) -> None:
+    """A shared norm's value is kept before it is changed in place."""
+    batch = {0: torch.export.Dim("batch", min=2, max=64)}
+    image = torch.randn(2, 3, 6, 6)
+    program = torch.export.export(
+        networks.Nested().eval(),
+        ((image, image),),
+        {"bias": torch.randn(2, 4, 6, 6)},
+        dynamic_shapes={"pair": (batch, batch), "bias": batch},
+    )
+    torch.export.save(program, tmp_path / "nested.pt2")
+    run = Run(str(tmp_path / "nested.pt2"))
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["pair_0", "pair_1", "bias"]
+    assert len(run.places()["norm"]) == 2
+    assert set(first_dims(run.proto)) == {"batch"}
 
 
 # -- nothing runs that the user did not trust -----------------------------------------------------
@@ -539,6 +600,14 @@ def test_guards_in_an_archive_are_never_compiled(files: Mapping[str, Path], tmp_
     )
     Run(str(crafted)).assert_parity()
     assert not proof.exists()
+
+
+def test_the_users_own_files_in_an_archive_are_left_alone(files: Mapping[str, Path], tmp_path: Path) -> None:
+    """torch.export.save(extra_files=...) may hold any text; nothing reads it."""
+    program = torch.export.load(files["open.pt2"])
+    extra = {"labels.json": '{"class 1": "a dog; (a cat)"}'}
+    torch.export.save(program, tmp_path / "extra.pt2", extra_files=extra)
+    assert Run(str(tmp_path / "extra.pt2")).layers == ["1", "4"]
 
 
 def test_compiled_code_in_an_archive_is_refused(files: Mapping[str, Path], tmp_path: Path) -> None:
@@ -684,6 +753,37 @@ def test_a_scripted_module_left_in_training_mode_is_exported_for_inference(tmp_p
     assert "was in training mode" in run.notes
     assert run.layers == ["1"] and len(run.answer.calls) == 1
     run.places()
+
+
+class TwoInputs(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor, unread: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def test_a_script_keeps_the_inputs_that_nothing_reads(tmp_path: Path) -> None:
+    """The exporter drops them; they are the model's inputs all the same, with its batch."""
+    image = torch.randn(2, 3, 9, 9)
+    torch.jit.trace(TwoInputs(networks.small().eval()), (image, image)).save(tmp_path / "two.pt")
+    run = Run(str(tmp_path / "two.pt"), shapes={"x": (1, 3, 9, 9), "unread": (1, 2)})
+    run.assert_parity()
+    assert [value.name for value in run.proto.graph.input] == ["x", "unread"]
+    assert set(first_dims(run.proto)) == {"batch"}
+    assert run.layers == ["body.1", "body.4"]
+    assert "--shape x=" in refusal(str(tmp_path / "two.pt"))
+    assert "x, unread" in refusal(str(tmp_path / "two.pt"), shapes=IMAGE)
+    line = refusal(str(tmp_path / "two.pt"), shapes={"x": (1, 5, 9, 9), "unread": (1,)})
+    assert "fails on x [1, 5, 9, 9]" in line and "5 channels" in line
+
+
+def test_an_operator_that_onnx_lacks_is_named_in_scripts_too(tmp_path: Path) -> None:
+    """With the layer that uses it."""
+    torch.jit.trace(networks.Exotic().eval(), (torch.randn(2, 4),)).save(tmp_path / "exotic.pt")
+    line = refusal(str(tmp_path / "exotic.pt"), shapes={"": (2, 4)})
+    assert "special_bessel_j0" in line and "'body.1'" in line and "no ONNX form" in line
 
 
 def test_a_lowered_training_graph_is_refused(tmp_path: Path) -> None:

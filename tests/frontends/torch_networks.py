@@ -205,6 +205,114 @@ def layers() -> nn.Module:
     return set_statistics(Layers())
 
 
+class Activated(nn.Module):
+    """A norm and its activation in one module: the library's function on tensors of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(4)), nn.Parameter(torch.rand(4))
+        self.register_buffer("running_mean", torch.rand(4))
+        self.register_buffer("running_var", torch.rand(4) + 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.2, 1e-4
+        )
+        return nn.functional.leaky_relu_(y)
+
+
+class Pinned(nn.Module):
+    """A norm as detection networks have it: buffers only, written as one multiply-add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(4) + 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, mean, variance = (
+            each.reshape(1, -1, 1, 1)
+            for each in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        scale = weight * (variance + 1e-3).rsqrt()
+        return x * scale + (bias - mean * scale)
+
+
+class OnTheLast(nn.Module):
+    """A norm from scratch on the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.rand(5)), nn.Parameter(torch.rand(5))
+        self.register_buffer("moving_mean", torch.rand(5))
+        self.register_buffer("moving_variance", torch.rand(5) + 0.1)
+        self.epsilon = 1e-2
+
+    def forward(self, x: Tensor) -> Tensor:
+        normal = (x - self.moving_mean) / torch.sqrt(self.moving_variance + self.epsilon)
+        return normal * self.gamma + self.beta
+
+
+class Own(nn.BatchNorm2d):
+    """The library's norm under another name."""
+
+
+class Unusual(nn.Module):
+    """Norms that are no module of the library's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.activated = nn.Conv2d(3, 4, 3), Activated()
+        self.second, self.pinned = nn.Conv2d(4, 4, 3), Pinned()
+        self.third, self.own = nn.Conv2d(4, 4, 1), Own(4)
+        self.dense, self.on_the_last = nn.Linear(5, 5), OnTheLast()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.own(self.third(self.pinned(self.second(self.activated(self.first(x))))))
+        return self.on_the_last(self.dense(x))
+
+
+def unusual() -> nn.Module:
+    torch.manual_seed(SEED)
+    return Unusual()
+
+
+class Echo(nn.Module):
+    """Gives one value twice, an input as it is, and nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | None]:
+        y = self.norm(self.conv(x))
+        return {"x": y, "again": y, "input": x, "nothing": None}
+
+
+class Weighted(nn.Module):
+    """Two inputs, of which one has no batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor, matrix: Tensor, *, extra: Tensor | None = None) -> Tensor:
+        y = self.norm(x) @ matrix
+        return y if extra is None else y + extra
+
+
+class Nested(nn.Module):
+    """Takes a pair, and one more by keyword; changes what its shared norm gave in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, pair: tuple[Tensor, Tensor], *, bias: Tensor) -> Tensor:
+        left, right = pair
+        return torch.relu_(self.norm(self.left(left))) + self.norm(self.right(right)) + bias
+
+
 class Lazy(nn.Module):
     """Sizes are known only once data has passed."""
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from infold.convert.frontends.exported import Answer, Call, Exported, Norm, Request
 from infold.convert.frontends.pytorch.examples import Signature, take, widened
+from infold.convert.frontends.pytorch.graph_norms import called_norms
 from infold.convert.frontends.pytorch.norms import (
     find_norms,
     is_norm,
@@ -27,7 +29,10 @@ from infold.tensors import Tensors
 
 __all__ = ["TRAINING_NOTE", "open_module", "output_names", "supported_floats"]
 
-FIXED = "its code fixes the batch at {}: the exported model takes no other"
+PRETENDING = (
+    "'{}' ({}) has moving statistics but does not normalize by them in inference mode; it stays as it is"
+)
+FIXED = "its code fixes the first axis of '{}' at {}: the exported model takes no other"
 UNSAVED = (
     "'{}' keeps its moving statistics as plain attributes, which no state dict holds: they are what the code "
     "gives them; keep them with register_buffer"
@@ -50,22 +55,20 @@ def open_module(request: Request, module: nn.Module, notes: Sequence[str] = ()) 
     plain = _own_their_tensors(module)
     inputs, seen, structure = _tried(module, signature, given, request.source)
     program = _captured(module, signature, inputs, request.source)
-    if not _all_open(program) and any(inputs[name] is not given[name] for name in given):
+    if any(inputs[name] is not given[name] for name in _fixed(program, inputs)):
         inputs = given  # a fixed batch is at least the one the user asked for
         program = _captured(module, signature, inputs, request.source)
-    if not _all_open(program):
-        rows = {value.shape[0] for value in inputs.values() if value.ndim}
-        told.append(FIXED.format(", ".join(map(str, sorted(rows)))))
+    told += [FIXED.format(name, inputs[name].shape[0]) for name in _fixed(program, inputs)]
     outputs = output_names(structure, inputs, request.source)
     proto = to_onnx(program, list(inputs), outputs, request.source)
-    norms, tables = _table(module, seen, told)
+    norms, modules, by_mean = _table(module, seen, program, told)
     if request.options.weights is not None:
         told += [UNSAVED.format(norm.layer) for norm in norms if norm.layer in plain]
     return Exported(
         f"torch {torch.__version__}",
         proto,
         tuple(norms),
-        _Runner(module, signature, tables, request.source),
+        _Runner(module, signature, modules, by_mean, request.source),
         tuple(told),
     )
 
@@ -188,9 +191,10 @@ def _uncapturable(failure: Exception) -> str:
     return f"torch.export cannot capture it: {in_brief(failure)}{where}"
 
 
-def _all_open(program: ExportedProgram) -> bool:
+def _fixed(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> list[str]:
+    """Inputs whose first axis has one length only; the graph has them in the same order."""
     names = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
-    return all(batch_is_open(program, name) for name in names)
+    return [own for name, own in zip(names, inputs, strict=True) if not batch_is_open(program, name)]
 
 
 def output_names(structure: Any, inputs: Mapping[str, Any], source: str) -> list[str]:
@@ -216,39 +220,72 @@ def output_names(structure: Any, inputs: Mapping[str, Any], source: str) -> list
 
 
 def _table(
-    module: nn.Module, seen: Mapping[str, tuple[int, ...]], told: list[str]
-) -> tuple[list[Norm], dict[int, nn.Module]]:
-    """All norms, and the modules that are to be watched for each."""
+    module: nn.Module, seen: Mapping[str, tuple[int, ...]], program: ExportedProgram, told: list[str]
+) -> tuple[list[Norm], dict[int, nn.Module], dict[int, int]]:
+    """All norms; the modules that give values of some, and the moving means that tell the calls of others."""
     norms: list[Norm] = []
     modules: dict[int, nn.Module] = {}
+    doubtful: dict[str, nn.Module] = {}
     for name, each in find_norms(module).items():
-        if is_norm(each):
-            norm: Norm | None = library_norm(name, each)
-            if norm is not None and norm.mean is None:
-                told.append(no_statistics(name))
-        else:
-            norm = written_norm(name, each, seen.get(name))
-            if norm is None:
-                told.append(
-                    f"'{name}' ({type(each).__name__}) has moving statistics but does not normalize by "
-                    "them in inference mode; it stays as it is"
-                )
-                continue
-        if norm is not None:
-            modules[len(norms)] = each
+        norm = library_norm(name, each) if is_norm(each) else written_norm(name, each, seen.get(name))
+        if norm is None:
+            doubtful[name] = each
+            continue
+        modules[len(norms)] = each
+        norms.append(norm)
+    by_mean = {}
+    known = {norm.layer for norm in norms}
+    for norm, mean in called_norms(program):
+        if norm.layer not in known:
+            doubtful.pop(norm.layer, None)
+            if mean is not None:
+                by_mean[mean.data_ptr()] = len(norms)
             norms.append(norm)
-    return norms, modules
+    told += [no_statistics(norm.layer) for norm in norms if norm.mean is None]
+    told += [PRETENDING.format(name, type(each).__name__) for name, each in doubtful.items()]
+    return norms, modules, by_mean
+
+
+# Functions that are norms, and where their arguments have the moving mean.
+MEAN_OF = {torch.batch_norm: 3, nn.functional.batch_norm: 1}
+
+
+class _Calls(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped where mypy runs
+    """Watches calls of the library's function that no module of a norm makes."""
+
+    def __init__(self, by_mean: Mapping[int, int], calls: list[Call]) -> None:
+        super().__init__()
+        self._by_mean = by_mean
+        self._calls = calls
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        value = function(*args, **(kwargs or {}))
+        place = MEAN_OF.get(function)
+        if place is not None:
+            mean = args[place] if len(args) > place else (kwargs or {}).get("running_mean")
+            index = self._by_mean.get(mean.data_ptr()) if isinstance(mean, Tensor) else None
+            if index is not None:
+                self._calls.append(Call(index, as_array(value)))
+        return value
 
 
 class _Runner:
     """The module itself on samples, its norms watched."""
 
     def __init__(
-        self, module: nn.Module, signature: Signature, norms: Mapping[int, nn.Module], source: str
+        self,
+        module: nn.Module,
+        signature: Signature,
+        norms: Mapping[int, nn.Module],
+        by_mean: Mapping[int, int],
+        source: str,
     ) -> None:
         self._module = module
         self._signature = signature
         self._norms = norms
+        self._by_mean = by_mean
         self._source = source
 
     def __call__(self, samples: Tensors) -> Answer:
@@ -264,7 +301,8 @@ class _Runner:
 
         handles = [each.register_forward_hook(record(index)) for index, each in self._norms.items()]
         try:
-            structure = _forward(self._module, self._signature, inputs)
+            with _Calls(self._by_mean, calls):
+                structure = _forward(self._module, self._signature, inputs)
         except Exception as failure:
             raise _unfit(self._source, inputs, failure) from failure
         finally:

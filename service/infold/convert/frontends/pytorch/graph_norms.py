@@ -13,7 +13,7 @@ from infold.convert.frontends.exported import Convention, Norm
 from infold.convert.frontends.pytorch.norms import Parts, flat, norm_of_parts, parts_of
 from infold.convert.frontends.pytorch.programs import layer_of
 
-__all__ = ["FLAGGED", "graph_norms"]
+__all__ = ["FLAGGED", "called_norms", "graph_norms"]
 
 # Operators that are norms: arguments are the input, gamma, beta, mean, variance, then (of those
 # that have one) the training flag, momentum and epsilon.
@@ -24,6 +24,8 @@ FLAGGED = (
 )
 UNFLAGGED = ("aten._native_batch_norm_legit_no_training.default", "aten._batch_norm_no_update.default")
 
+VIEWS = ("aten.view.", "aten.reshape.", "aten.unsqueeze.", "aten.expand.", "aten.detach.")
+
 
 def graph_norms(program: ExportedProgram, graph: fx.GraphModule) -> tuple[tuple[Norm, ...], dict[str, int]]:
     """All norms, and which node of the graph gives the value of which.
@@ -32,11 +34,7 @@ def graph_norms(program: ExportedProgram, graph: fx.GraphModule) -> tuple[tuple[
         program: As captured; holds the tensors.
         graph: `program.module()`.
     """
-    tensors = {
-        name: value
-        for name, value in (*program.constants.items(), *program.state_dict.items())
-        if isinstance(value, Tensor)
-    }
+    tensors = _tensors(program)
     norms: dict[str, Norm] = {}
     places: dict[str, str] = {}
     for node in graph.graph.nodes:
@@ -54,6 +52,24 @@ def graph_norms(program: ExportedProgram, graph: fx.GraphModule) -> tuple[tuple[
             places[last.name] = layer
     order = {layer: index for index, layer in enumerate(norms)}
     return tuple(norms.values()), {node: order[layer] for node, layer in places.items()}
+
+
+def called_norms(program: ExportedProgram) -> Iterator[tuple[Norm, Tensor | None]]:
+    """Norms that the library's function computes, with the very tensors that hold their moving means."""
+    graph: fx.GraphModule = program.module(check_guards=False)
+    tensors = _tensors(program)
+    seen = set()
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and str(node.target) in (*FLAGGED, *UNFLAGGED):
+            norm = _of_call(node, tensors)
+            if norm.layer not in seen:
+                seen.add(norm.layer)
+                yield norm, tensors.get(str(getattr(node.args[3], "target", "")))
+
+
+def _tensors(program: ExportedProgram) -> dict[str, Tensor]:
+    every = (*program.constants.items(), *program.state_dict.items())
+    return {name: value for name, value in every if isinstance(value, Tensor)}
 
 
 def _of_call(node: fx.Node, tensors: Mapping[str, Tensor]) -> Norm:
@@ -126,14 +142,17 @@ def _epsilon(nodes: list[fx.Node], layer: str) -> float | None:
     """The number that is added to the variance of a layer."""
     for node in nodes:
         if str(node.target).startswith(("aten.add.", "aten.add_.")) and len(node.args) > 1:
-            data, number = node.args[0], node.args[1]
-            if (
-                _owner(data) == layer
-                and "var" in str(getattr(data, "target", ""))
-                and isinstance(number, float)
-            ):
+            data, number = _origin(node.args[0]), node.args[1]
+            if _owner(data) == layer and "var" in str(data.target) and isinstance(number, float):
                 return number
     return None
+
+
+def _origin(node: Any) -> Any:
+    """What a node is a mere view of."""
+    while isinstance(node, fx.Node) and str(node.target).startswith(VIEWS):
+        node = node.args[0]
+    return node
 
 
 def _is_value(node: fx.Node) -> bool:

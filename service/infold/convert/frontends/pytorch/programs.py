@@ -17,6 +17,7 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from infold.convert.frontends.pytorch.wording import in_brief
@@ -45,6 +46,7 @@ def to_onnx(
     Raises:
         SourceError: The exporter lacks an operator; names the layer.
     """
+    _separate_outputs(program)
     try:
         with quietly():
             exported: Any = torch.onnx.export(
@@ -66,6 +68,25 @@ def to_onnx(
             return proto
     except torch.onnx.errors.OnnxExporterError as failure:
         raise SourceError(source, _lacking(failure, program)) from failure
+
+
+def _separate_outputs(program: ExportedProgram) -> None:
+    """A value of its own for each output: the exporter would rename an input that is one, or merge two."""
+    end = next(node for node in program.graph.nodes if node.op == "output")
+    given = list(end.args[0])
+    seen: set[fx.Node] = set()
+    for index, (node, spec) in enumerate(zip(given, program.graph_signature.output_specs, strict=True)):
+        if not isinstance(node, fx.Node) or spec.kind is not OutputKind.USER_OUTPUT:
+            continue
+        if node in seen or node.op == "placeholder":
+            with program.graph.inserting_before(end):
+                copied = program.graph.call_function(torch.ops.aten.clone.default, (node,))
+            copied.meta = {"val": node.meta["val"]}
+            given[index] = copied
+            spec.arg = TensorArgument(name=copied.name)
+        seen.add(node)
+    end.args = (tuple(given),)
+    program.graph_module.recompile()
 
 
 def _lacking(failure: Exception, program: ExportedProgram) -> str:

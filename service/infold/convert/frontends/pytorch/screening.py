@@ -106,7 +106,7 @@ def screen_archive(path: Path) -> None:
             raise SourceError(path, f"refused: several members have the same name; {DISTRUST}")
         described = {}
         for name in names:
-            if name.endswith(".json"):
+            if name.endswith(".json") and not name.partition("/")[2].startswith("extra/"):
                 described[name] = _json(path, name, archive.read(name))
         pickled = {entry for content in described.values() for entry in _pickled(content)}
         for name in names:

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
-from infold.convert.frontends.exported import Answer, Call, Convention, Exported, Norm, Request
+from infold.convert.frontends.exported import Answer, Call, Exported, Request
 from infold.convert.frontends.pytorch.eager import TRAINING_NOTE, output_names, supported_floats
 from infold.convert.frontends.pytorch.examples import Signature, take, widened
-from infold.convert.frontends.pytorch.norms import flat, no_statistics, norm_of_parts, parts_of
+from infold.convert.frontends.pytorch.norms import no_statistics
 from infold.convert.frontends.pytorch.programs import OPSET, as_array, named_leaves, quietly
 from infold.convert.frontends.pytorch.screening import screen_script
+from infold.convert.frontends.pytorch.script_norms import layer_of_value, script_norms
 from infold.convert.frontends.pytorch.wording import in_brief
 from infold.errors import SourceError
 from infold.tensors import Tensors
@@ -66,7 +66,7 @@ def open_script(request: Request, module: Any, notes: Sequence[str] = ()) -> Exp
             module.eval()
         graph = module.inlined_graph.copy()
     _require_inference(graph, request.source)
-    if not dict(module.named_parameters()) and not dict(module.named_buffers()):
+    if not [*module.parameters(), *module.buffers()] and _holds_weights(graph):
         told.append(FROZEN)
     signature = _signature(module)
     given = take(request, signature, supported_floats(module, request.source))
@@ -75,7 +75,7 @@ def open_script(request: Request, module: Any, notes: Sequence[str] = ()) -> Exp
         told.append(FIXED.format(next(iter(inputs.values())).shape[0]))
     outputs = output_names(structure, inputs, request.source)
     proto = _to_onnx(module, signature, inputs, outputs, is_open, request.source)
-    norms, places = _table(module, graph)
+    norms, places = script_norms(module, graph)
     told += [no_statistics(norm.layer) for norm in norms if norm.mean is None]
     run = _Runner(module, signature, _probe(module, graph, places), places, request.source)
     return Exported(f"torch {torch.__version__}", proto, norms, run, tuple(told))
@@ -92,11 +92,17 @@ def _require_inference(graph: Any, source: str) -> None:
     for kind, place in (("aten::batch_norm", 5), ("aten::dropout", 2), ("aten::dropout_", 2)):
         for node in graph.findAllNodes(kind):
             inputs = list(node.inputs())
-            if kind == "aten::batch_norm" and inputs[3].toIValue() is None and _is_none(inputs[3]):
+            if kind == "aten::batch_norm" and _is_none(inputs[3]):
                 continue
             if inputs[place].node().kind() == "prim::Constant" and inputs[place].toIValue() is True:
-                name = _layer(inputs[3]) if kind == "aten::batch_norm" else ""
+                name = layer_of_value(inputs[3]) if kind == "aten::batch_norm" else ""
                 raise SourceError(source, TRACED.format(f"'{name}'" if name else "its dropout is on"))
+
+
+def _holds_weights(graph: Any) -> bool:
+    """Whether a program has tensors among its constants."""
+    values = (node.output().toIValue() for node in graph.findAllNodes("prim::Constant"))
+    return any(isinstance(value, Tensor) and value.numel() > 1 for value in values)
 
 
 def _is_none(value: Any) -> bool:
@@ -182,17 +188,11 @@ def _unexportable(module: Any, failure: Exception) -> str:
     found = re.search(r"operator '?(?:aten::)?([\w:]+)'? to ONNX", str(failure))
     if found is None:
         return f"its program cannot be written as ONNX: {in_brief(failure)}"
-    layer = ""
-    for node in module.inlined_graph.findAllNodes(f"aten::{found[1]}"):
-        operands = (_layer(value) for value in node.inputs())
-        layer = next((each for each in operands if each), _line(node))
+    graph = module.inlined_graph  # its nodes live no longer than this
+    nodes = graph.findAllNodes(f"aten::{found[1]}")
+    layer = re.sub(r"\([^)]*\)", "", nodes[0].getModuleHierarchy()) if nodes else ""
     where = f" (in layer '{layer}')" if layer else ""
     return f"the operator 'aten.{found[1]}'{where} has no ONNX form in torch {torch.__version__}; replace it"
-
-
-def _line(node: Any) -> str:
-    found = re.search(r"([\w./-]+\.py):(\d+)", node.sourceRange())
-    return f"{found[1]}, line {found[2]}" if found else ""
 
 
 def _complete_inputs(proto: onnx.ModelProto, inputs: Mapping[str, Tensor], is_open: bool) -> None:
@@ -211,103 +211,6 @@ def _complete_inputs(proto: onnx.ModelProto, inputs: Mapping[str, Tensor], is_op
         complete.append(present[name])
     del proto.graph.input[:]
     proto.graph.input.extend(complete)
-
-
-def _table(module: Any, graph: Any) -> tuple[tuple[Norm, ...], list[tuple[Any, int]]]:
-    """All norms in the order of the program, and the nodes on its top level that give their values."""
-    kinds = {
-        name: getattr(each, "original_name", type(each).__name__) for name, each in module.named_modules()
-    }
-    # Of nodes only their outputs have names to compare.
-    top = {node.output().debugName() for node in graph.nodes() if node.outputsSize() == 1}
-    norms: dict[str, Norm] = {}
-    places: list[tuple[Any, str]] = []
-    for number, node in enumerate(graph.findAllNodes("aten::batch_norm")):
-        inputs = list(node.inputs())
-        owners = [_layer(value) for value in (*inputs[3:5], *inputs[1:3])]
-        layer = next((each for each in owners if each), f"batch_norm_{number}")
-        if layer not in norms:
-            norm = _norm(module, layer, kinds.get(layer, "batch_norm"), inputs)
-            if norm is None:
-                continue
-            norms[layer] = norm
-        if node.output().debugName() in top:
-            places.append((node, layer))
-    norms.update(_written_by_hand(module, graph, kinds, norms))
-    order = {layer: index for index, layer in enumerate(norms)}
-    return tuple(norms.values()), [(node, order[layer]) for node, layer in places]
-
-
-def _written_by_hand(
-    module: Any, graph: Any, kinds: Mapping[str, str], known: Mapping[str, Norm]
-) -> dict[str, Norm]:
-    """Modules that have a norm's tensors, and add a small number to the variance among them."""
-    epsilons = {}
-    for node in graph.findAllNodes("aten::add"):
-        data, number = list(node.inputs())[:2]
-        if "var" in _path(data).rpartition(".")[2] and (epsilon := _number(number)) is not None:
-            epsilons[_layer(data)] = epsilon
-    norms = {}
-    for layer, each in module.named_modules():
-        tensors = {**dict(each.named_parameters(recurse=False)), **dict(each.named_buffers(recurse=False))}
-        parts = parts_of(tensors)
-        if parts is not None and layer in epsilons and layer not in known:
-            # Without its code the axis is known from the shape of its statistics alone.
-            norms[layer] = norm_of_parts(layer, kinds[layer], 1, parts, epsilons[layer])
-    return norms
-
-
-def _norm(module: Any, layer: str, kind: str, inputs: list[Any]) -> Norm | None:
-    gamma, beta, mean, variance = (_tensor(module, value) for value in inputs[1:5])
-    known = next((each for each in (mean, gamma, beta) if each is not None), None)
-    momentum, epsilon = inputs[6].toIValue(), inputs[7].toIValue()
-    if known is None or epsilon is None:
-        return None
-    channels = known.numel()
-    return Norm(
-        layer,
-        kind,
-        1,
-        float(epsilon),
-        None if momentum is None else float(momentum),
-        Convention.OF_THE_NEW,
-        None if gamma is None else bool(gamma.requires_grad),
-        np.ones(channels) if gamma is None else flat(gamma),
-        np.zeros(channels) if beta is None else flat(beta),
-        None if mean is None else flat(mean),
-        None if variance is None else flat(variance),
-    )
-
-
-def _number(value: Any) -> float | None:
-    """A constant float; a traced one is a tensor."""
-    found = value.toIValue() if value.node().kind() == "prim::Constant" else None
-    if isinstance(found, Tensor) and found.is_floating_point() and found.numel() == 1:
-        return float(found)
-    return found if isinstance(found, float) else None
-
-
-def _path(value: Any) -> str:
-    """`layer1.bn.weight`, if a value is an attribute of the program's modules."""
-    names: list[str] = []
-    while value.node().kind() == "prim::GetAttr":
-        names.append(value.node().s("name"))
-        value = next(value.node().inputs())
-    return ".".join(reversed(names))
-
-
-def _layer(value: Any) -> str:
-    return _path(value).rpartition(".")[0]
-
-
-def _tensor(module: Any, value: Any) -> Tensor | None:
-    if value.node().kind() == "prim::Constant":
-        found = value.toIValue()
-    else:
-        found = module
-        for name in filter(None, _path(value).split(".")):
-            found = getattr(found, name)
-    return found if isinstance(found, Tensor) else None
 
 
 def _probe(module: Any, graph: Any, places: list[tuple[Any, int]]) -> Any:
