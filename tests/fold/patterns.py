@@ -350,7 +350,80 @@ def _dense() -> Iterator[Pattern]:
             f"h3 = MatMul (x, w) h = Reshape (h3, rows) {bn('n', 'h')} y = Reshape (n, back)",
         ),
         {**DENSE_W, **N4, "rows": ints(-1, 4), "back": ints(2, 5, 4)},
-        ("MatMul", "Add", "Reshape", "Reshape"),
+        ("Reshape", "Gemm", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Reshape to rows with an open batch, norm, Reshape back",
+        graph(
+            "float[N,5,3] x",
+            "float[N,5,4] y",
+            f"h3 = MatMul (x, w) h = Reshape (h3, rows) {bn('n', 'h')} y = Reshape (n, back)",
+        ),
+        {**DENSE_W, **N4, "rows": ints(-1, 4), "back": ints(-1, 5, 4)},
+        ("Reshape", "Gemm", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul of rank 4, Add, Reshape to rows, norm",
+        graph(
+            "float[N,2,5,3] x",
+            "float[M,4] y",
+            f"m = MatMul (x, w) a = Add (b, m) h = Reshape (a, rows) {tail}",
+        ),
+        {**DENSE_WB, **N4, "rows": ints(-1, 4)},
+        ("Reshape", "Gemm"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add, Reshape to rows",
+        graph(
+            "float[N,5,3] x",
+            "float[M,4] y",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) r = Reshape (a, rows) y = Relu (r)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 4)},
+        ("Reshape", "Gemm", "Relu"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Reshape to rows, norm without a shift",
+        graph("float[N,5,3] x", "float[M,4] y", f"m = MatMul (x, w) h = Reshape (m, rows) {tail}"),
+        {**DENSE_W, **unshifted(4), "rows": ints(-1, 4)},
+        ("MatMul", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add that is a graph output, Reshape to rows",
+        graph(
+            "float[N,5,3] x",
+            "float[M,4] y, float[N,5,4] a",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 4)},
+        ("MatMul", "Add", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add, Reshape to rows of another length",
+        graph(
+            "float[N,6,3] x",
+            "float[M,8] y",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 8)},
+        ("MatMul", "Add", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul with the constant on the left, Reshape to rows of equal length, Mul, Add",
+        graph(
+            "float[N,3,4] x",
+            "float[M,4] y",
+            "m = MatMul (w, x) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {"w": normal(4, 3), "k": factors(4, 1), "l": normal(4, 1, seed=6), "rows": ints(-1, 4)},
+        ("MatMul", "Add", "Reshape"),
         "MatMul",
     )
     yield row(
@@ -361,7 +434,7 @@ def _dense() -> Iterator[Pattern]:
             f"m = MatMul (x, w) a = Add (m, b) h = Flatten <axis=2> (a) {tail}",
         ),
         {**DENSE_WB, **N4},
-        ("MatMul", "Add", "Flatten"),
+        ("Flatten", "Gemm"),
         "MatMul",
     )
     yield row(

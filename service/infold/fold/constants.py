@@ -18,7 +18,7 @@ from infold.fold.report import Reason, Refused
 from infold.fold.rounding import rounded
 from infold.tensors import Array
 
-__all__ = ["constant", "is_constant", "is_float", "stored_dtype", "vector"]
+__all__ = ["constant", "is_constant", "is_float", "stored", "stored_dtype", "vector"]
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -128,7 +128,7 @@ EVALUATORS: Mapping[str, Evaluator] = {
 }
 
 
-def _leaf(value: ir.Value) -> ir.TensorProtocol | None:
+def stored(value: ir.Value) -> ir.TensorProtocol | None:
     """The tensor of an initializer or of a Constant node, or None.
 
     An initializer that is also a graph input can be overridden by the caller,
@@ -148,7 +148,7 @@ def is_constant(value: ir.Value | None) -> bool:
     """Nothing but constants and operators of the table go into the value."""
     if value is None:
         return False
-    if _leaf(value) is not None:
+    if stored(value) is not None:
         return True
     node = value.producer()
     return (
@@ -172,7 +172,7 @@ def constant(value: ir.Value | None, at: str | None = None) -> Array:
     """
     if value is None:
         raise Refused(Reason.NOT_CONSTANT, at, "a parameter is missing")
-    tensor = _leaf(value)
+    tensor = stored(value)
     if tensor is not None:
         return tensor.numpy()
     node = value.producer()
@@ -199,7 +199,7 @@ def vector(value: ir.Value | None, at: str | None) -> np.ndarray[tuple[int], np.
 
 def stored_dtype(value: ir.Value) -> ir.DataType | None:
     """The dtype in which a constant reaches its reader: its own, or that of what it is computed of."""
-    tensor = _leaf(value)
+    tensor = stored(value)
     if tensor is not None:
         return tensor.dtype
     if value.dtype is not None:

@@ -8,7 +8,7 @@ Both walks are the same few lines; what an operator lets through is in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from infold.fold.field import Field
 from infold.fold.lawful import readers, require_only_reader
 from infold.fold.moves import move_down, move_up
 from infold.fold.patch import Patch, Replacement
+from infold.fold.quantized import dequantizer
 from infold.fold.report import Reason, Refused
 from infold.fold.sites import Site
 
@@ -126,7 +127,8 @@ class _Walk:
             )
             for each in found
         )
-        before = sum(len(each.old) for each in replacements) + len(self.site.nodes)
+        old = [node for each in replacements for node in each.old]
+        before = len(old) + len(self.site.nodes) + len(_read_by_nobody_else(old))
         after = sum(len(each.new) for each in replacements)
         if after > before:
             raise Refused(Reason.COSTS_MORE, found[0].name, f"{after} nodes instead of {before}")
@@ -141,6 +143,12 @@ class _Walk:
             tuple(name for each in found for name in each.copied),
             tuple(node.name or node.op_type for node in self.crossed),
         )
+
+
+def _read_by_nobody_else(nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """The DequantizeLinears that go with these nodes: each op writes one of its own."""
+    found = {dequantizer(value) for node in nodes for value in node.inputs} - {None}
+    return {each for each in found if each and set(each.outputs[0].consumers()) <= set(nodes)}
 
 
 def into_producer(site: Site, opset: int) -> Fold:
