@@ -993,6 +993,20 @@ def _between() -> Iterator[Pattern]:
         after=("Conv", "Split"),
     )
     yield row(
+        "Conv, Split, both halves joined the other way round, norm",
+        f"{conv} d, e = Split <axis=1> (c, h) f = Concat <axis=1> (e, d) {bn('y', 'f')}",
+        "float[N,4,4,4] y",
+        {"h": ints(1, 3)},
+        after=("Conv", "Split", "Concat"),
+    )
+    yield row(
+        "Conv, Split, Add of both halves, norm",
+        f"{conv} d, e = Split <axis=1> (c) f = Add (d, e) {bn('y', 'f')}",
+        "float[N,2,4,4] y",
+        numbers=norm(2),
+        after=("Conv", "Split", "Add"),
+    )
+    yield row(
         "Conv, Slice of channels, norm",
         f"{conv} d = Slice (c, from, to, ax, by) {bn('y', 'd')}",
         "float[N,2,4,4] y",

@@ -446,6 +446,19 @@ def _split(g: Maker, v: Value) -> Value:
     return first
 
 
+def _split_joined(g: Maker, v: Value) -> Value:
+    """Both parts come together again: one op is met on two ways."""
+    n, c, h, w = v.shape
+    number = g.fresh()
+    names = [f"s{number}a", f"s{number}b"]
+    first, second = g.one_of([(1, c - 1), (c // 2, c // 2)])
+    sizes = g.ints(first, second)
+    g.nodes.append(helper.make_node("Split", [v.name, sizes], names, name=f"Split_{number}", axis=1))
+    if first == second and g.chance(0.4):
+        return g.add(g.one_of(["Add", "Sub", "Mean"]), names, (n, c // 2, h, w))
+    return g.add("Concat", names[:: int(g.one_of([1, -1]))], v.shape, axis=1)
+
+
 def _concat(g: Maker, v: Value) -> Value:
     other = replace(v, name=g.partner(v).name)
     return g.add("Concat", [v.name, other.name], (v.shape[0], 2 * v.width, *v.shape[2:]), axis=1)
@@ -485,6 +498,7 @@ MOVES: Mapping[str, Callable[[Maker, Value], Value]] = {
     "Slice": _slice,
     "Gather": _gather,
     "Split": _split,
+    "Split joined": _split_joined,
     "Concat": _concat,
 }
 JOINS: Mapping[str, Callable[[Maker, Value], Value]] = {

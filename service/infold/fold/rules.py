@@ -81,9 +81,8 @@ class _Walk:
         if node.graph is not reader.graph:
             raise Refused(Reason.CAPTURED_BY_SUBGRAPH, value.name, "computed outside the subgraph")
         absorber = absorber_above(node, self.opset)
-        if absorber is not None:
-            absorber.absorb_output(carried)
-            self.absorbers[absorber.nodes[0]] = absorber
+        if absorber is not None:  # behind a Split that is joined again it is met more than once
+            self.absorbers.setdefault(absorber.nodes[0], absorber).absorb_output(carried)
             return
         self._cross(node)
         self.changed[value] = None
