@@ -1344,6 +1344,37 @@ def _sharing() -> Iterator[Pattern]:
         expected=kept("shared-output", "graph-output") * 2,
     )
     yield row(
+        "Conv whose shape is read, norm, Reshape to that shape",
+        f"c = Conv (x, w) s = Shape (c) {bn('n', 'c')} f = Flatten (n) y = Reshape (f, s)",
+        SMALL,
+        {**CONV_W, **N4},
+        ("Conv", "Shape", "Flatten", "Reshape"),
+    )
+    yield row(
+        "MatMul, Flatten, norm, Reshape to the shape of the MatMul (LeViT, traced)",
+        f"m = MatMul (x, w) h = Flatten <axis=2> (m) {bn('n', 'h')} s = Shape (m) y = Reshape (n, s)",
+        "float[N,5,4] y",
+        {**DENSE_W, **N4},
+        ("MatMul", "Add", "Flatten", "Shape", "Reshape"),
+        producer("MatMul"),
+        inputs="float[N,5,3] x",
+    )
+    yield row(
+        "norm whose shape is read, Conv",
+        f"{bn('n', 'x')} y = Conv (n, w) z = Shape (n)",
+        f"{SMALL}, int64[4] z",
+        {**CONV_W, **norm(2)},
+        ("Conv", "Shape"),
+        (Into("consumer", "Conv"),),
+    )
+    yield row(
+        "norm of which nothing but the shape is read",
+        f"{bn('n', 'x')} z = Size (n) y = Identity (x)",
+        "float[N,2,5,5] y, int64 z",
+        norm(2),
+        expected=kept("graph-input", "blocked-by-op"),
+    )
+    yield row(
         "Gemm read by a norm and by a Relu",
         f"h = Gemm (x, w) {bn('y', 'h')} z = Relu (h)",
         f"{UNITS}, float[N,4] z",

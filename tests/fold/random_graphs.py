@@ -528,6 +528,7 @@ FORKS = (
     "two norms",
     "costs more",
     "input weight",
+    "shape read",
 )
 FEATURES: tuple[tuple[str, str], ...] = (
     *((op, "up") for op in (*MOVES, *JOINS)),
@@ -686,6 +687,10 @@ def feature_fork(g: Maker, v: Value, kind: str) -> Value:
         c = g.add("Conv", [v.name, f"w{number}"], (v.shape[0], 4, *v.shape[2:]))
         return g.affine(c, plain)
     c = g.conv(v)
+    if kind == "shape read":
+        shape = g.add("Shape", [c.name], (c.rank,))
+        n = g.affine(c, plain)
+        return g.add("Reshape", [n.name, shape.name], c.shape)
     if kind == "read twice":
         g.tap(g.blocker(c))
     elif kind == "tapped":
