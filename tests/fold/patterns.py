@@ -127,6 +127,11 @@ def rising_scale(channels: int) -> dict[str, Array]:
     return {name: np.abs(a) if name == "gamma" else a for name, a in unshifted(channels).items()}
 
 
+def alike(channels: int) -> dict[str, Array]:
+    """A norm that does the same on every channel, with a shift."""
+    return {name: np.full_like(a, abs(a[0]) + 0.5) for name, a in norm(channels).items()}
+
+
 def ints(*numbers: int) -> Array:
     """A list of integers."""
     return np.array(numbers, np.int64)
@@ -1112,6 +1117,64 @@ def _between() -> Iterator[Pattern]:
         "float[N,4,6,6] y",
         {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)},
         expected=kept("zero-padding", "graph-output"),
+    )
+    number, pads = np.array(-2.5, np.float32), ints(0, 0, 1, 0, 0, 0, 0, 1)
+    yield row(
+        "Conv, Pad with zeros, norm alike on every channel",
+        f"{conv} d = Pad (c, p) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads},
+        numbers=alike(4),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad with a number, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=alike(4),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad of the channels with a number, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,6,4,4] y",
+        {"p": ints(0, 1, 0, 0, 0, 1, 0, 0), "v": number},
+        numbers=alike(6),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad with a number, norm without a shift",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=unshifted(4),
+        expected=kept("blocked-by-op", "graph-output"),
+    )
+    yield row(
+        "Conv, Pad with a number that is read twice, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')} z = Pad (x, p, v)",
+        "float[N,4,5,5] y, float[N,2,7,7] z",
+        {"p": pads, "v": number},
+        numbers=alike(4),
+        after=("Conv", "Pad", "Pad"),
+    )
+    yield row(
+        "norm alike on every channel, Pad with a number, Conv",
+        f"{bn('n', 'x')} d = Pad (n, p, v) y = Conv (d, w)",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=alike(2),
+        after=("Pad", "Conv"),
+        expected=(Into("consumer", "Conv"),),
+    )
+    yield row(
+        "norm, Pad with a number, Conv",
+        f"{bn('n', 'x')} d = Pad (n, p, v) y = Conv (d, w)",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=norm(2),
+        expected=kept("graph-input", "blocked-by-op"),
     )
     for mode in ("nearest", "linear", "cubic"):
         yield row(

@@ -360,6 +360,13 @@ def _pad(*modes: str) -> Callable[[Maker, Value], Value]:
     return pad
 
 
+def _pad_number(g: Maker, v: Value) -> Value:
+    n, c, h, w = v.shape
+    number = np.array(g.rng.uniform(-2, 2), np.float32)
+    inputs = [v.name, g.ints(0, 0, 0, 1, 0, 0, 1, 0), g.constant(number, "number")]
+    return g.add("Pad", inputs, (n, c, h + 1, w + 1))
+
+
 def _transpose(g: Maker, v: Value) -> Value:
     perm = g.one_of([(0, 2, 3, 1), (0, 1, 3, 2), (1, 0, 2, 3)])
     return g.add("Transpose", [v.name], [v.shape[i] for i in perm], perm.index(1), perm=perm)
@@ -488,6 +495,7 @@ MOVES: Mapping[str, Callable[[Maker, Value], Value]] = {
     "Resize": _resize,
     "Pad": _pad("reflect", "edge"),
     "Pad with zeros": _pad("constant"),
+    "Pad with a number": _pad_number,
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -548,6 +556,8 @@ def kind_for(g: Maker, op: str, direction: str) -> Kind:
     if (op, direction) in (("SpaceToDepth", "up"), ("DepthToSpace", "down")):
         alike = "tiled" if g.root.layout == "DCR" or op == "SpaceToDepth" else "repeated"
     if (op, direction) in (("Flatten", "up"), ("Gather", "up")) and g.chance(0.5):
+        alike = "uniform"
+    if op == "Pad with a number" and g.chance(0.8):
         alike = "uniform"
     return Kind(op in MONOTONE or g.chance(0.2), op in SCALE_ONLY or g.chance(0.1), alike)
 

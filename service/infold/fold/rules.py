@@ -16,8 +16,8 @@ import onnx_ir as ir
 from infold.fold.absorbers import Absorber, absorber_above, absorber_below
 from infold.fold.field import Field
 from infold.fold.lawful import readers, require_only_reader
-from infold.fold.moves import move_down, move_up
-from infold.fold.patch import Patch, Replacement
+from infold.fold.moves import amended, move_down, move_up
+from infold.fold.patch import Amendment, Patch, Replacement
 from infold.fold.quantized import dequantizer
 from infold.fold.report import Reason, Refused
 from infold.fold.sites import Site
@@ -59,6 +59,7 @@ class _Walk:
         absorbers: Those reached, by first node.
         crossed: Nodes crossed, in order.
         changed: Values that will carry something else.
+        amendments: Crossed nodes that do not stay as they are.
     """
 
     site: Site
@@ -66,6 +67,7 @@ class _Walk:
     absorbers: dict[ir.Node, Absorber] = field(default_factory=dict)
     crossed: dict[ir.Node, None] = field(default_factory=dict)
     changed: dict[ir.Value, None] = field(default_factory=dict)
+    amendments: list[Amendment] = field(default_factory=list)
 
     def up(self, value: ir.Value, reader: ir.Node, carried: Field) -> None:
         """Carry a field to whoever computes the value.
@@ -86,7 +88,9 @@ class _Walk:
             return
         self._cross(node)
         self.changed[value] = None
-        for source, onward in move_up(node, value, carried, self.opset):
+        hops = move_up(node, value, carried, self.opset)
+        self._amend(node, carried, upward=True)
+        for source, onward in hops:
             self.up(source, node, onward)
 
     def down(self, value: ir.Value, carried: Field) -> None:
@@ -102,7 +106,9 @@ class _Walk:
                 absorber.absorb_input(carried)
                 continue
             self._cross(node)
-            for output, onward in move_down(node, index, carried, self.opset):
+            hops = move_down(node, index, carried, self.opset)
+            self._amend(node, carried, upward=False)
+            for output, onward in hops:
                 self.changed[output] = None
                 self.down(output, onward)
 
@@ -110,6 +116,11 @@ class _Walk:
         if self.site.input.shape is None and self.site.output.shape is None:
             raise Refused(Reason.UNKNOWN_SHAPE, self.site.input.name, "the rank is not known")
         self.crossed[node] = None
+
+    def _amend(self, node: ir.Node, carried: Field, *, upward: bool) -> None:
+        amendment = amended(node, carried, self.opset, upward=upward)
+        if amendment is not None:
+            self.amendments.append(amendment)
 
     def fold(self, probes: tuple[str, ...], *, upward: bool) -> Fold:
         """The finished walk as a patch.
@@ -133,7 +144,14 @@ class _Walk:
             raise Refused(Reason.COSTS_MORE, found[0].name, f"{after} nodes instead of {before}")
         site = self.site
         renamed = tuple(value for value in self.changed if value is not site.input)
-        patch = Patch(replacements, site.nodes, site.data_index, keeps_source=not upward, renamed=renamed)
+        patch = Patch(
+            replacements,
+            site.nodes,
+            site.data_index,
+            keeps_source=not upward,
+            renamed=renamed,
+            amendments=tuple(self.amendments),
+        )
         return Fold(
             patch,
             ", ".join(each.name for each in found),
