@@ -618,6 +618,17 @@ def moving_average_model() -> onnx.ModelProto:
     )
 
 
+def test_the_default_epsilon_is_a_float32() -> None:
+    """An attribute left out is what the operator's schema says, and that is no float64."""
+    numbers = norm(4, dtype="float64") | {"variance": np.full(4, 1e-6)}
+    four = params("")
+    proto = model(
+        f"g (double[N,3] x) => (double[N,4] y) {{ h = Gemm (x, w)  y = BatchNormalization (h, {four}) }}",
+        {"w": normal(3, 4, dtype="float64"), **numbers},
+    )
+    assert_equal_within_rounding(proto, fold(proto).proto, {"x": normal(2, 3, dtype="float64")})
+
+
 def test_the_formula_with_trained_numbers() -> None:
     """Hidden values 0 and 1.404974 leave the norm as -0.40697935 and 1.215785, folded as well."""
     proto = moving_average_model()

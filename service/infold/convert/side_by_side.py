@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
+from infold.convert.reference import evaluate_model
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
@@ -90,8 +90,7 @@ def _evaluate(model: Model, names: Sequence[str], samples: Tensors) -> dict[str,
             complete = onnx.ModelProto()
             complete.CopyFrom(proto)
         onnx.external_data_helper.load_external_data_for_model(complete, str(model.folder))
-        evaluator = ReferenceEvaluator(complete)
-        return dict(zip(evaluator.output_names, evaluator.run(None, dict(samples)), strict=True))
+        return evaluate_model(complete, samples)
     except Exception as failure:
         detail = " ".join(str(failure).split())[:300]
         raise ProofError(f"the {model.label} model runs on no oracle: {detail}") from failure
