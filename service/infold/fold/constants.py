@@ -83,6 +83,20 @@ def _expand(_: ir.Node, inputs: Sequence[Array]) -> Array:
     return np.broadcast_to(inputs[0], shape)
 
 
+def _concat(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    return np.concatenate(inputs, axis=int_of(node, "axis", 1))
+
+
+def _constant_of_shape(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    given = node.attributes.get("value")
+    fill = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
+    return np.full(_ints(inputs[0]), fill.reshape(-1)[0], fill.dtype)
+
+
+def _gather(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    return np.take(inputs[0], inputs[1].astype(np.int64), axis=int_of(node, "axis", 0))
+
+
 def _divide(left: Array, right: Array) -> Array:
     quotient = np.true_divide(left, right)
     # ONNX divides integers towards zero, numpy's // towards minus infinity.
@@ -115,6 +129,9 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Transpose": _transpose,
     "Flatten": _flatten,
     "Expand": _expand,
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Gather": _gather,
     "Add": _arithmetic(np.add),
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
@@ -139,7 +156,7 @@ def stored(value: ir.Value) -> ir.TensorProtocol | None:
     if value.is_initializer():
         return value.const_value
     node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain:
+    if node is None or node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
         return None
     return ir.convenience.get_const_tensor(value)
 
@@ -180,8 +197,11 @@ def constant(value: ir.Value | None, at: str | None = None) -> Array:
         what = f"computed by {node.op_type}" if node is not None else "given at run time"
         raise Refused(Reason.NOT_CONSTANT, at, f"'{value.name}' is {what}")
     inputs = [constant(each, at) for each in node.inputs]
-    with np.errstate(all="ignore"):
-        return EVALUATORS[node.op_type](node, inputs)
+    try:
+        with np.errstate(all="ignore"):
+            return EVALUATORS[node.op_type](node, inputs)
+    except (ValueError, IndexError, TypeError, MemoryError) as broken:  # no runtime could compute it either
+        raise Refused(Reason.NOT_CONSTANT, at, f"'{value.name}' cannot be computed: {broken}") from broken
 
 
 def vector(value: ir.Value | None, at: str | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

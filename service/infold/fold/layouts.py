@@ -163,7 +163,12 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     border = Border.SCATTERED if axes == (1, 0) else (Border.PADDED if _is_padded(node) else Border.NONE)
     bias = _bias(bias_value, node)
-    linear = _linear(value, node, axes, int_of(node, "group", 1), bias, border=border)
+    groups = int_of(node, "group", 1)
+    linear = _linear(value, node, axes, groups, bias, border=border)
+    shape = linear.weight.stored.shape
+    if len(shape) < 3 or groups < 1 or shape[0] % groups:
+        detail = f"a weight of shape {list(shape)} for {groups} groups"
+        raise Refused(Reason.AXIS_MISMATCH, node.name, detail)
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         before, weight = _written(value, changed, node, opset)
@@ -198,9 +203,12 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
     # A' is [M, K] and B' is [K, N]: outputs lie on A's first axis, or on B's last.
     axes = (0, 1) if bool(turned) == bool(index) else (1, 0)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    beta = float_of(node, "beta", 1.0)
+    if beta == 0:  # then C is not read, whatever it holds
+        bias_value = None
     bias = _bias(bias_value, node)
     if bias is not None:
-        bias = bias * float_of(node, "beta", 1.0)
+        bias = bias * beta
         if index == 0:
             if bias.size > 1 and (bias.ndim != 2 or bias.shape[1] != 1):
                 raise Refused(Reason.AXIS_MISMATCH, node.name, "its bias does not lie along its outputs")
