@@ -153,6 +153,24 @@ def test_a_graph_that_is_not_valid(tmp_path: Path, text: str) -> None:
     assert "not a valid ONNX model" in refusal(save(model(text), tmp_path))
 
 
+@pytest.mark.parametrize("as_node", [True, False])
+def test_sparse_tensors_are_refused(tmp_path: Path, as_node: bool) -> None:
+    """They pass the checker, but neither folding nor a proof could say anything about them."""
+    proto = conv_norm()
+    (beta,) = (tensor for tensor in proto.graph.initializer if tensor.name == "beta")
+    proto.graph.initializer.remove(beta)
+    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "beta")
+    sparse = onnx.helper.make_sparse_tensor(
+        values, onnx.numpy_helper.from_array(np.zeros(1, np.int64), "places"), [4]
+    )
+    if as_node:
+        proto.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["beta"], sparse_value=sparse))
+    else:
+        proto.graph.sparse_initializer.append(sparse)
+    with pytest.raises(SourceError, match="(?i)sparse"):
+        load(save(proto, tmp_path)).ir()
+
+
 @pytest.mark.parametrize("opset", [999, 29])
 def test_an_opset_of_the_future(tmp_path: Path, opset: int) -> None:
     """The number is named."""

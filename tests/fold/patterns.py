@@ -127,6 +127,11 @@ def rising_scale(channels: int) -> dict[str, Array]:
     return {name: np.abs(a) if name == "gamma" else a for name, a in unshifted(channels).items()}
 
 
+def alike(channels: int) -> dict[str, Array]:
+    """A norm that does the same on every channel, with a shift."""
+    return {name: np.full_like(a, abs(a[0]) + 0.5) for name, a in norm(channels).items()}
+
+
 def ints(*numbers: int) -> Array:
     """A list of integers."""
     return np.array(numbers, np.int64)
@@ -350,7 +355,80 @@ def _dense() -> Iterator[Pattern]:
             f"h3 = MatMul (x, w) h = Reshape (h3, rows) {bn('n', 'h')} y = Reshape (n, back)",
         ),
         {**DENSE_W, **N4, "rows": ints(-1, 4), "back": ints(2, 5, 4)},
-        ("MatMul", "Add", "Reshape", "Reshape"),
+        ("Reshape", "Gemm", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Reshape to rows with an open batch, norm, Reshape back",
+        graph(
+            "float[N,5,3] x",
+            "float[N,5,4] y",
+            f"h3 = MatMul (x, w) h = Reshape (h3, rows) {bn('n', 'h')} y = Reshape (n, back)",
+        ),
+        {**DENSE_W, **N4, "rows": ints(-1, 4), "back": ints(-1, 5, 4)},
+        ("Reshape", "Gemm", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul of rank 4, Add, Reshape to rows, norm",
+        graph(
+            "float[N,2,5,3] x",
+            "float[M,4] y",
+            f"m = MatMul (x, w) a = Add (b, m) h = Reshape (a, rows) {tail}",
+        ),
+        {**DENSE_WB, **N4, "rows": ints(-1, 4)},
+        ("Reshape", "Gemm"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add, Reshape to rows",
+        graph(
+            "float[N,5,3] x",
+            "float[M,4] y",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) r = Reshape (a, rows) y = Relu (r)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 4)},
+        ("Reshape", "Gemm", "Relu"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Reshape to rows, norm without a shift",
+        graph("float[N,5,3] x", "float[M,4] y", f"m = MatMul (x, w) h = Reshape (m, rows) {tail}"),
+        {**DENSE_W, **unshifted(4), "rows": ints(-1, 4)},
+        ("MatMul", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add that is a graph output, Reshape to rows",
+        graph(
+            "float[N,5,3] x",
+            "float[M,4] y, float[N,5,4] a",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 4)},
+        ("MatMul", "Add", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul, Mul, Add, Reshape to rows of another length",
+        graph(
+            "float[N,6,3] x",
+            "float[M,8] y",
+            "m = MatMul (x, w) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {**DENSE_W, "k": factors(4), "l": normal(4, seed=6), "rows": ints(-1, 8)},
+        ("MatMul", "Add", "Reshape"),
+        "MatMul",
+    )
+    yield row(
+        "MatMul with the constant on the left, Reshape to rows of equal length, Mul, Add",
+        graph(
+            "float[N,3,4] x",
+            "float[M,4] y",
+            "m = MatMul (w, x) s = Mul (m, k) a = Add (s, l) y = Reshape (a, rows)",
+        ),
+        {"w": normal(4, 3), "k": factors(4, 1), "l": normal(4, 1, seed=6), "rows": ints(-1, 4)},
+        ("MatMul", "Add", "Reshape"),
         "MatMul",
     )
     yield row(
@@ -361,7 +439,7 @@ def _dense() -> Iterator[Pattern]:
             f"m = MatMul (x, w) a = Add (m, b) h = Flatten <axis=2> (a) {tail}",
         ),
         {**DENSE_WB, **N4},
-        ("MatMul", "Add", "Flatten"),
+        ("Flatten", "Gemm"),
         "MatMul",
     )
     yield row(
@@ -920,6 +998,20 @@ def _between() -> Iterator[Pattern]:
         after=("Conv", "Split"),
     )
     yield row(
+        "Conv, Split, both halves joined the other way round, norm",
+        f"{conv} d, e = Split <axis=1> (c, h) f = Concat <axis=1> (e, d) {bn('y', 'f')}",
+        "float[N,4,4,4] y",
+        {"h": ints(1, 3)},
+        after=("Conv", "Split", "Concat"),
+    )
+    yield row(
+        "Conv, Split, Add of both halves, norm",
+        f"{conv} d, e = Split <axis=1> (c) f = Add (d, e) {bn('y', 'f')}",
+        "float[N,2,4,4] y",
+        numbers=norm(2),
+        after=("Conv", "Split", "Add"),
+    )
+    yield row(
         "Conv, Slice of channels, norm",
         f"{conv} d = Slice (c, from, to, ax, by) {bn('y', 'd')}",
         "float[N,2,4,4] y",
@@ -1025,6 +1117,64 @@ def _between() -> Iterator[Pattern]:
         "float[N,4,6,6] y",
         {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)},
         expected=kept("zero-padding", "graph-output"),
+    )
+    number, pads = np.array(-2.5, np.float32), ints(0, 0, 1, 0, 0, 0, 0, 1)
+    yield row(
+        "Conv, Pad with zeros, norm alike on every channel",
+        f"{conv} d = Pad (c, p) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads},
+        numbers=alike(4),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad with a number, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=alike(4),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad of the channels with a number, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,6,4,4] y",
+        {"p": ints(0, 1, 0, 0, 0, 1, 0, 0), "v": number},
+        numbers=alike(6),
+        after=("Conv", "Pad"),
+    )
+    yield row(
+        "Conv, Pad with a number, norm without a shift",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')}",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=unshifted(4),
+        expected=kept("blocked-by-op", "graph-output"),
+    )
+    yield row(
+        "Conv, Pad with a number that is read twice, norm alike on every channel",
+        f"{conv} d = Pad (c, p, v) {bn('y', 'd')} z = Pad (x, p, v)",
+        "float[N,4,5,5] y, float[N,2,7,7] z",
+        {"p": pads, "v": number},
+        numbers=alike(4),
+        after=("Conv", "Pad", "Pad"),
+    )
+    yield row(
+        "norm alike on every channel, Pad with a number, Conv",
+        f"{bn('n', 'x')} d = Pad (n, p, v) y = Conv (d, w)",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=alike(2),
+        after=("Pad", "Conv"),
+        expected=(Into("consumer", "Conv"),),
+    )
+    yield row(
+        "norm, Pad with a number, Conv",
+        f"{bn('n', 'x')} d = Pad (n, p, v) y = Conv (d, w)",
+        "float[N,4,5,5] y",
+        {"p": pads, "v": number},
+        numbers=norm(2),
+        expected=kept("graph-input", "blocked-by-op"),
     )
     for mode in ("nearest", "linear", "cubic"):
         yield row(
@@ -1255,6 +1405,37 @@ def _sharing() -> Iterator[Pattern]:
         two,
         {**CONV_W, **a, **b},
         expected=kept("shared-output", "graph-output") * 2,
+    )
+    yield row(
+        "Conv whose shape is read, norm, Reshape to that shape",
+        f"c = Conv (x, w) s = Shape (c) {bn('n', 'c')} f = Flatten (n) y = Reshape (f, s)",
+        SMALL,
+        {**CONV_W, **N4},
+        ("Conv", "Shape", "Flatten", "Reshape"),
+    )
+    yield row(
+        "MatMul, Flatten, norm, Reshape to the shape of the MatMul (LeViT, traced)",
+        f"m = MatMul (x, w) h = Flatten <axis=2> (m) {bn('n', 'h')} s = Shape (m) y = Reshape (n, s)",
+        "float[N,5,4] y",
+        {**DENSE_W, **N4},
+        ("MatMul", "Add", "Flatten", "Shape", "Reshape"),
+        producer("MatMul"),
+        inputs="float[N,5,3] x",
+    )
+    yield row(
+        "norm whose shape is read, Conv",
+        f"{bn('n', 'x')} y = Conv (n, w) z = Shape (n)",
+        f"{SMALL}, int64[4] z",
+        {**CONV_W, **norm(2)},
+        ("Conv", "Shape"),
+        (Into("consumer", "Conv"),),
+    )
+    yield row(
+        "norm of which nothing but the shape is read",
+        f"{bn('n', 'x')} z = Size (n) y = Identity (x)",
+        "float[N,2,5,5] y, int64 z",
+        norm(2),
+        expected=kept("graph-input", "blocked-by-op"),
     )
     yield row(
         "Gemm read by a norm and by a Relu",

@@ -360,6 +360,13 @@ def _pad(*modes: str) -> Callable[[Maker, Value], Value]:
     return pad
 
 
+def _pad_number(g: Maker, v: Value) -> Value:
+    n, c, h, w = v.shape
+    number = np.array(g.rng.uniform(-2, 2), np.float32)
+    inputs = [v.name, g.ints(0, 0, 0, 1, 0, 0, 1, 0), g.constant(number, "number")]
+    return g.add("Pad", inputs, (n, c, h + 1, w + 1))
+
+
 def _transpose(g: Maker, v: Value) -> Value:
     perm = g.one_of([(0, 2, 3, 1), (0, 1, 3, 2), (1, 0, 2, 3)])
     return g.add("Transpose", [v.name], [v.shape[i] for i in perm], perm.index(1), perm=perm)
@@ -446,6 +453,19 @@ def _split(g: Maker, v: Value) -> Value:
     return first
 
 
+def _split_joined(g: Maker, v: Value) -> Value:
+    """Both parts come together again: one op is met on two ways."""
+    n, c, h, w = v.shape
+    number = g.fresh()
+    names = [f"s{number}a", f"s{number}b"]
+    first, second = g.one_of([(1, c - 1), (c // 2, c // 2)])
+    sizes = g.ints(first, second)
+    g.nodes.append(helper.make_node("Split", [v.name, sizes], names, name=f"Split_{number}", axis=1))
+    if first == second and g.chance(0.4):
+        return g.add(g.one_of(["Add", "Sub", "Mean"]), names, (n, c // 2, h, w))
+    return g.add("Concat", names[:: int(g.one_of([1, -1]))], v.shape, axis=1)
+
+
 def _concat(g: Maker, v: Value) -> Value:
     other = replace(v, name=g.partner(v).name)
     return g.add("Concat", [v.name, other.name], (v.shape[0], 2 * v.width, *v.shape[2:]), axis=1)
@@ -475,6 +495,7 @@ MOVES: Mapping[str, Callable[[Maker, Value], Value]] = {
     "Resize": _resize,
     "Pad": _pad("reflect", "edge"),
     "Pad with zeros": _pad("constant"),
+    "Pad with a number": _pad_number,
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -485,6 +506,7 @@ MOVES: Mapping[str, Callable[[Maker, Value], Value]] = {
     "Slice": _slice,
     "Gather": _gather,
     "Split": _split,
+    "Split joined": _split_joined,
     "Concat": _concat,
 }
 JOINS: Mapping[str, Callable[[Maker, Value], Value]] = {
@@ -514,6 +536,7 @@ FORKS = (
     "two norms",
     "costs more",
     "input weight",
+    "shape read",
 )
 FEATURES: tuple[tuple[str, str], ...] = (
     *((op, "up") for op in (*MOVES, *JOINS)),
@@ -533,6 +556,8 @@ def kind_for(g: Maker, op: str, direction: str) -> Kind:
     if (op, direction) in (("SpaceToDepth", "up"), ("DepthToSpace", "down")):
         alike = "tiled" if g.root.layout == "DCR" or op == "SpaceToDepth" else "repeated"
     if (op, direction) in (("Flatten", "up"), ("Gather", "up")) and g.chance(0.5):
+        alike = "uniform"
+    if op == "Pad with a number" and g.chance(0.8):
         alike = "uniform"
     return Kind(op in MONOTONE or g.chance(0.2), op in SCALE_ONLY or g.chance(0.1), alike)
 
@@ -672,6 +697,10 @@ def feature_fork(g: Maker, v: Value, kind: str) -> Value:
         c = g.add("Conv", [v.name, f"w{number}"], (v.shape[0], 4, *v.shape[2:]))
         return g.affine(c, plain)
     c = g.conv(v)
+    if kind == "shape read":
+        shape = g.add("Shape", [c.name], (c.rank,))
+        n = g.affine(c, plain)
+        return g.add("Reshape", [n.name, shape.name], c.shape)
     if kind == "read twice":
         g.tap(g.blocker(c))
     elif kind == "tapped":

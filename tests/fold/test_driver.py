@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx_ir as ir
 import pytest
 
 from graphs import (
@@ -309,6 +310,25 @@ def test_new_names_never_collide() -> None:
     assert_equal_within_rounding(proto, folded.proto, X)
 
 
+def test_without_inferred_shapes_every_site_is_still_told() -> None:
+    """Two affines that become a Mul and an Add keep the shape of their data, and so their account."""
+    proto = model(
+        f"""g (float[2,4,3,3] x) => (float y) {{
+            a = Mul (x, k)  b = {BN} (a, {params("")})  y = Abs (b) }}""",
+        {"k": normal(4, 1, 1), **norm(4)},
+    )
+    folded, report = fold_batch_norms(ir.from_proto(proto))
+    assert [node.op_type for node in folded.graph] == ["Mul", "Add", "Abs"]
+    told = [(each.site, each.outcome) for each in report.decisions]
+    assert told == [("a", Outcome.KEPT), ("b", Outcome.FOLDED)]
+
+
+def test_a_folded_model_can_be_printed() -> None:
+    """Weights that are computed when they are read do not print themselves for ever."""
+    folded, _ = fold_batch_norms(to_ir(conv_norm()))
+    assert "Conv" in str(folded)
+
+
 def test_a_norm_whose_data_is_a_constant_is_kept() -> None:
     """Nothing computes the data, so nothing can absorb the norm."""
     proto = model(
@@ -596,6 +616,17 @@ def moving_average_model() -> onnx.ModelProto:
             "variance": np.array([0.74709475], np.float32),
         },
     )
+
+
+def test_the_default_epsilon_is_a_float32() -> None:
+    """An attribute left out is what the operator's schema says, and that is no float64."""
+    numbers = norm(4, dtype="float64") | {"variance": np.full(4, 1e-6)}
+    four = params("")
+    proto = model(
+        f"g (double[N,3] x) => (double[N,4] y) {{ h = Gemm (x, w)  y = BatchNormalization (h, {four}) }}",
+        {"w": normal(3, 4, dtype="float64"), **numbers},
+    )
+    assert_equal_within_rounding(proto, fold(proto).proto, {"x": normal(2, 3, dtype="float64")})
 
 
 def test_the_formula_with_trained_numbers() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,6 +142,17 @@ def test_norm_behind_conv_in_float64(case: Case, seed: int) -> None:
     assert_folds(case, seed, "Conv", has_kernels=False)
 
 
+@pytest.mark.parametrize(("group", "shape"), [(3, (4, 2, 3, 3)), (0, (4, 2, 3, 3)), (1, (4,)), (1, (4, 2))])
+def test_a_weight_that_does_not_fit_its_convolution_is_a_reason(group: int, shape: tuple[int, ...]) -> None:
+    """No runtime would take it; folding says so and goes on."""
+    proto = model(
+        f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
+            c = Conv <group={group}> (x, w)  y = BatchNormalization (c, gamma, beta, mean, variance) }}""",
+        {"w": normal(*shape), **norm(4)},
+    )
+    assert fold(proto).only.refusals[0].reason is Reason.AXIS_MISMATCH
+
+
 # -- ConvTranspose --------------------------------------------------------------------------------
 
 
@@ -253,6 +265,16 @@ def test_gemm_is_written_without_alpha_and_beta() -> None:
     folded = assert_folds(case, 1, "Gemm")
     (node,) = folded.proto.graph.node
     assert {attribute.name for attribute in node.attribute} == {"transB"}
+
+
+def test_with_a_beta_of_zero_gemm_does_not_read_its_bias() -> None:
+    """Whatever C holds, and whether it is known: it is gone with the fold."""
+    text = """g (float[N,2] x, float[4] c) => (float[N,4] y) {
+        h = Gemm <beta=0.0> (x, w, c)  y = BatchNormalization (h, gamma, beta, mean, variance) }"""
+    proto = model(text, {"w": normal(2, 4), **norm(4)})
+    folded = fold(proto)
+    assert folded.ops == ["Gemm"]
+    assert_equal_within_rounding(proto, folded.proto, {"x": normal(3, 2), "c": normal(4)})
 
 
 # -- MatMul ---------------------------------------------------------------------------------------

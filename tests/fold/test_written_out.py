@@ -240,6 +240,48 @@ def test_batch_norm_parameters_behind_relabelling(prelude: str, shape: tuple[int
     assert len(names) == 2, "the old parameters are dropped with their arithmetic"
 
 
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        "k1 = Concat <axis=0> (half, half)",
+        "k1 = Gather (long, places)",
+        "ones = ConstantOfShape <value = float[1] {1.0}> (shape)  k1 = Mul (ones, whole)",
+    ],
+)
+def test_parameters_that_are_put_together(prelude: str) -> None:
+    """Joined, picked or filled in: as long as nothing but constants goes in, it is one."""
+    numbers = {
+        "half": shaped(3, C // 2, 1, 1),
+        "long": shaped(3, C + 2, 1, 1),
+        "places": np.arange(C, 0, -1),
+        "shape": np.array(CHANNEL),
+        "whole": shaped(3, *CHANNEL),
+    }
+    used = {name: array for name, array in numbers.items() if name in prelude}
+    assert_folds_into_conv(conv_then(f"{prelude}  y = Mul (c, k1)", used))
+
+
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        "g = Reshape (gamma, wrong)",
+        "g = Squeeze (gamma, wrong)",
+        "g = Expand (gamma, wrong)",
+        "g = Gather (gamma, wrong)",
+        "g = Add (gamma, long)",
+        "g = Cast <to=99> (gamma)",
+        "g = Constant ()",
+    ],
+)
+def test_arithmetic_that_cannot_be_done_is_not_constant(prelude: str) -> None:
+    """A broken computation of a parameter is a reason, no traceback."""
+    proto = conv_then(
+        f"{prelude}  y = BatchNormalization (c, g, beta, mean, variance)",
+        {**norm(C), "wrong": np.array([7, 5], np.int64), "long": shaped(3, C + 1)},
+    )
+    assert fold(proto).only.refusals[0].reason is Reason.NOT_CONSTANT
+
+
 def test_unsqueezed_parameters() -> None:
     """(C,) lifted to (C, 1, 1) by Unsqueeze is per channel."""
     proto = conv_then(

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import onnx
 import onnx_ir as ir
 
+from infold.convert.reference import evaluate_model
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
@@ -111,15 +112,13 @@ def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) ->
 
 
 def _evaluate(model: Model, names: Sequence[str], samples: Tensors) -> dict[str, Array]:
-    from onnx.reference import ReferenceEvaluator  # slow to import and rarely needed
 
     try:
         with _Exposed(model.proto, names) as proto:
             complete = onnx.ModelProto()
             complete.CopyFrom(proto)
         onnx.external_data_helper.load_external_data_for_model(complete, str(model.folder))
-        evaluator = ReferenceEvaluator(complete)
-        return dict(zip(evaluator.output_names, evaluator.run(None, dict(samples)), strict=True))
+        return evaluate_model(complete, samples)
     except Exception as failure:
         detail = " ".join(str(failure).split())[:300]
         raise ProofError(f"the {model.label} model runs on no oracle: {detail}") from failure

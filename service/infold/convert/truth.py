@@ -19,7 +19,7 @@ from infold.fold.affine import F64
 from infold.fold.linear import FoldedTensor
 from infold.tensors import Array
 
-__all__ = ["evaluate", "row_limit"]
+__all__ = ["conv_transpose", "evaluate", "row_limit"]
 
 # Multiply-adds spent on one site; fewer rows are looked at where more would be needed.
 BUDGET = 2_000_000_000
@@ -96,17 +96,46 @@ def _conv(op: LinearOp, data: F64, weight: F64) -> F64 | None:
 
 
 def _conv_transpose(op: LinearOp, data: F64, weight: F64) -> F64 | None:
-    node, taps = op.nodes[0], weight.shape[2:]
+    node, rank = op.nodes[0], weight.ndim - 2
     if "output_shape" in node.attributes or "auto_pad" in node.attributes:
         return None
+    return conv_transpose(
+        data,
+        weight,
+        op.linear.weight.groups,
+        _ints(node, "strides", [1] * rank),
+        _ints(node, "dilations", [1] * rank),
+        _ints(node, "pads", [0] * (2 * rank)),
+        _ints(node, "output_padding", [0] * rank),
+    )
+
+
+def conv_transpose(
+    data: F64,
+    weight: F64,
+    groups: int,
+    steps: Sequence[int],
+    gaps: Sequence[int],
+    pads: Sequence[int],
+    extra: Sequence[int],
+) -> F64:
+    """A transposed convolution without bias, from its definition: every input adds its taps.
+
+    Args:
+        data: [N, C, ...].
+        weight: [C, O/groups, ...].
+        groups: Number of groups.
+        steps: Strides, one an axis of space.
+        gaps: Dilations.
+        pads: What is cut off: at the begin of each axis, then at the end of each.
+        extra: Output padding.
+    """
+    taps = weight.shape[2:]
     rank = len(taps)
-    steps, gaps = _ints(node, "strides", [1] * rank), _ints(node, "dilations", [1] * rank)
-    pads, extra = _ints(node, "pads", [0] * (2 * rank)), _ints(node, "output_padding", [0] * rank)
     full = [
         (length - 1) * step + (tap - 1) * gap + 1 + more
         for length, step, tap, gap, more in zip(data.shape[2:], steps, taps, gaps, extra, strict=True)
     ]
-    groups = op.linear.weight.groups
     parts = []
     for x, w in zip(np.split(data, groups, axis=1), np.split(weight, groups), strict=True):
         out = np.zeros((data.shape[0], w.shape[1], *full))

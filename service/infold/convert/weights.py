@@ -42,8 +42,9 @@ def check_weights(folded: ir.Model, written: onnx.ModelProto, folder: Path) -> i
             continue
         if name not in stored:
             raise ProofError(f"folded weight '{name}' is missing from the file", name)
-        array = onnx.numpy_helper.to_array(stored[name], str(folder))
-        blocks = exact.exact_blocks() if isinstance(exact, FoldedTensor) else [(slice(None), exact.exact)]
+        array = np.atleast_1d(onnx.numpy_helper.to_array(stored[name], str(folder)))
+        whole = [] if isinstance(exact, FoldedTensor) else [(slice(None), np.atleast_1d(exact.exact))]
+        blocks = exact.exact_blocks() if isinstance(exact, FoldedTensor) else whole
         for rows, block in blocks:
             want = rounded(np.asarray(block), exact.dtype)
             got = array[rows]

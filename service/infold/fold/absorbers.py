@@ -216,12 +216,14 @@ def write_affine(site: Site, affine: Affine, axis: int | None, rank: int) -> tup
         steps.append(("Mul", affine.scale))
     if not affine.is_pure_scale or not steps:
         steps.append(("Add", affine.shift))
+    # An affine keeps the shape, whether anybody has inferred that of its result or not.
+    like = ir.Value(name=last.outputs[0].name, type=site.input.type, shape=site.input.shape)
     nodes = []
     for place, (op_type, numbers) in enumerate(steps):
         final = place == len(steps) - 1
         tensor = _constant(numbers.reshape(shape), dtype, f"{name}.{op_type.lower()}", name)
         source: Operand = PREVIOUS if place else site.input
-        nodes.append(NewNode(op_type, (source, tensor), last.name if final else f"{name}/scale"))
+        nodes.append(NewNode(op_type, (source, tensor), last.name if final else f"{name}/scale", (), like))
     return tuple(nodes)
 
 

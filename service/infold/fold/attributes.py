@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from infold.fold.report import Reason, Refused
@@ -24,7 +25,8 @@ def int_of(node: ir.Node, name: str, default: int) -> int:
 def float_of(node: ir.Node, name: str, default: float) -> float:
     """A float attribute. Raises Refused `not-constant` if the caller of a function sets it."""
     attribute = _known(node, name)
-    return default if attribute is None else attribute.as_float()
+    # A default is a float32 like what is given: 1e-5 is 9.99999975e-06, which float64 models can tell.
+    return float(np.float32(default)) if attribute is None else attribute.as_float()
 
 
 def string_of(node: ir.Node, name: str, default: str) -> str:

@@ -18,7 +18,7 @@ from infold.fold.report import Reason, Refused
 from infold.fold.rounding import rounded
 from infold.tensors import Array
 
-__all__ = ["constant", "is_constant", "is_float", "stored_dtype", "vector"]
+__all__ = ["constant", "is_constant", "is_float", "stored", "stored_dtype", "vector"]
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -83,6 +83,20 @@ def _expand(_: ir.Node, inputs: Sequence[Array]) -> Array:
     return np.broadcast_to(inputs[0], shape)
 
 
+def _concat(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    return np.concatenate(inputs, axis=int_of(node, "axis", 1))
+
+
+def _constant_of_shape(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    given = node.attributes.get("value")
+    fill = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
+    return np.full(_ints(inputs[0]), fill.reshape(-1)[0], fill.dtype)
+
+
+def _gather(node: ir.Node, inputs: Sequence[Array]) -> Array:
+    return np.take(inputs[0], inputs[1].astype(np.int64), axis=int_of(node, "axis", 0))
+
+
 def _divide(left: Array, right: Array) -> Array:
     quotient = np.true_divide(left, right)
     # ONNX divides integers towards zero, numpy's // towards minus infinity.
@@ -115,6 +129,9 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Transpose": _transpose,
     "Flatten": _flatten,
     "Expand": _expand,
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Gather": _gather,
     "Add": _arithmetic(np.add),
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
@@ -128,7 +145,7 @@ EVALUATORS: Mapping[str, Evaluator] = {
 }
 
 
-def _leaf(value: ir.Value) -> ir.TensorProtocol | None:
+def stored(value: ir.Value) -> ir.TensorProtocol | None:
     """The tensor of an initializer or of a Constant node, or None.
 
     An initializer that is also a graph input can be overridden by the caller,
@@ -139,7 +156,7 @@ def _leaf(value: ir.Value) -> ir.TensorProtocol | None:
     if value.is_initializer():
         return value.const_value
     node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain:
+    if node is None or node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
         return None
     return ir.convenience.get_const_tensor(value)
 
@@ -148,7 +165,7 @@ def is_constant(value: ir.Value | None) -> bool:
     """Nothing but constants and operators of the table go into the value."""
     if value is None:
         return False
-    if _leaf(value) is not None:
+    if stored(value) is not None:
         return True
     node = value.producer()
     return (
@@ -172,7 +189,7 @@ def constant(value: ir.Value | None, at: str | None = None) -> Array:
     """
     if value is None:
         raise Refused(Reason.NOT_CONSTANT, at, "a parameter is missing")
-    tensor = _leaf(value)
+    tensor = stored(value)
     if tensor is not None:
         return tensor.numpy()
     node = value.producer()
@@ -180,8 +197,11 @@ def constant(value: ir.Value | None, at: str | None = None) -> Array:
         what = f"computed by {node.op_type}" if node is not None else "given at run time"
         raise Refused(Reason.NOT_CONSTANT, at, f"'{value.name}' is {what}")
     inputs = [constant(each, at) for each in node.inputs]
-    with np.errstate(all="ignore"):
-        return EVALUATORS[node.op_type](node, inputs)
+    try:
+        with np.errstate(all="ignore"):
+            return EVALUATORS[node.op_type](node, inputs)
+    except (ValueError, IndexError, TypeError, MemoryError) as broken:  # no runtime could compute it either
+        raise Refused(Reason.NOT_CONSTANT, at, f"'{value.name}' cannot be computed: {broken}") from broken
 
 
 def vector(value: ir.Value | None, at: str | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -199,7 +219,7 @@ def vector(value: ir.Value | None, at: str | None) -> np.ndarray[tuple[int], np.
 
 def stored_dtype(value: ir.Value) -> ir.DataType | None:
     """The dtype in which a constant reaches its reader: its own, or that of what it is computed of."""
-    tensor = _leaf(value)
+    tensor = stored(value)
     if tensor is not None:
         return tensor.dtype
     if value.dtype is not None:

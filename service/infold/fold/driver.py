@@ -22,6 +22,7 @@ from infold.fold.report import (
     Refusal,
     Refused,
 )
+from infold.fold.rows import merged_rows
 from infold.fold.rules import RULES, Fold
 from infold.fold.sites import Candidate, Site, batch_norm_parameters, find_candidates, read_site
 
@@ -64,6 +65,7 @@ def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> t
         pass
     _keep_rest(folded, editor, decisions)
     _shrink_chains(folded, editor)
+    _merge_rows(folded, editor, decisions)
     # Two that met may by now be written and named otherwise; the report tells of the model as it was.
     ordered = [
         replace(decisions[key], site=name, spelling=spelling, output=key[1], layer=layer)
@@ -160,6 +162,18 @@ def _shrink_chains(model: ir.Model, editor: Editor) -> None:
             continue
         if len(new) < len(candidate.nodes):
             editor.apply(Patch((Replacement(candidate.nodes, new),)))
+
+
+def _merge_rows(model: ir.Model, editor: Editor, decisions: Decisions) -> None:
+    """Write every MatMul that has got a bias as a Gemm, where a Reshape behind it lets that be."""
+    for graph, opset in _graphs(model):
+        for replacement in merged_rows(graph, opset):
+            biased, rows = (node.outputs[0].name or "" for node in replacement.old[-2:])
+            for key, each in decisions.items():
+                if key[0] is graph and biased in each.probes:  # from now on its rows stand for it
+                    probes = tuple(rows if probe == biased else probe for probe in each.probes)
+                    decisions[key] = replace(each, probes=probes)
+            editor.apply(Patch((replacement,)))
 
 
 def drop_initializer_inputs(model: ir.Model) -> None:

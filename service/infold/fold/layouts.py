@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from infold.fold.affine import F64
 from infold.fold.attributes import float_of, int_of, ints_of, string_of
-from infold.fold.constants import FLOATS, constant, is_constant, stored_dtype
+from infold.fold.constants import FLOATS, constant, is_constant, stored, stored_dtype
 from infold.fold.linear import Border, FoldedBias, FoldedTensor, Linear, Weight
 from infold.fold.patch import PREVIOUS, NewConstant, NewNode, Operand
 from infold.fold.quantized import dequantizer, read_quantized, write_quantized
@@ -77,8 +77,8 @@ def linear_op(node: ir.Node, opset: int) -> LinearOp | None:
 
 def _weight(value: ir.Value | None, node: ir.Node) -> tuple[Array, ir.DataType, F64 | None, F64 | None]:
     """The stored elements, their dtype, and scales already folded into them."""
-    if value is not None and isinstance(value.const_value, FoldedTensor) and is_constant(value):
-        folded = value.const_value
+    folded = None if value is None else stored(value)
+    if isinstance(folded, FoldedTensor):
         return folded.weight.stored, folded.dtype, folded.out_scale, folded.in_scale
     array = constant(value, node.name)
     assert value is not None
@@ -92,8 +92,9 @@ def _bias(value: ir.Value | None, node: ir.Node) -> F64 | None:
     """A bias in float64, unrounded where it was folded before; None where there is none."""
     if value is None or (not value.name and value.producer() is None):
         return None
-    if isinstance(value.const_value, FoldedBias) and is_constant(value):
-        return value.const_value.exact
+    folded = stored(value)
+    if isinstance(folded, FoldedBias):
+        return folded.exact
     return constant(value, node.name).astype(np.float64)
 
 
@@ -162,7 +163,12 @@ def _read_conv(node: ir.Node, opset: int, axes: tuple[int, int] = (0, 1)) -> Lin
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     border = Border.SCATTERED if axes == (1, 0) else (Border.PADDED if _is_padded(node) else Border.NONE)
     bias = _bias(bias_value, node)
-    linear = _linear(value, node, axes, int_of(node, "group", 1), bias, border=border)
+    groups = int_of(node, "group", 1)
+    linear = _linear(value, node, axes, groups, bias, border=border)
+    shape = linear.weight.stored.shape
+    if len(shape) < 3 or groups < 1 or shape[0] % groups:
+        detail = f"a weight of shape {list(shape)} for {groups} groups"
+        raise Refused(Reason.AXIS_MISMATCH, node.name, detail)
 
     def write(changed: Linear) -> tuple[NewNode, ...]:
         before, weight = _written(value, changed, node, opset)
@@ -197,9 +203,12 @@ def _read_gemm(node: ir.Node, opset: int) -> LinearOp:
     # A' is [M, K] and B' is [K, N]: outputs lie on A's first axis, or on B's last.
     axes = (0, 1) if bool(turned) == bool(index) else (1, 0)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    beta = float_of(node, "beta", 1.0)
+    if beta == 0:  # then C is not read, whatever it holds
+        bias_value = None
     bias = _bias(bias_value, node)
     if bias is not None:
-        bias = bias * float_of(node, "beta", 1.0)
+        bias = bias * beta
         if index == 0:
             if bias.size > 1 and (bias.ndim != 2 or bias.shape[1] != 1):
                 raise Refused(Reason.AXIS_MISMATCH, node.name, "its bias does not lie along its outputs")
@@ -269,7 +278,11 @@ def _matrix(matmul: ir.Node, index: int) -> tuple[int, ...]:
     """Shape of a MatMul's weight."""
     value = matmul.inputs[index]
     quantizer = dequantizer(value)
-    return constant(quantizer.inputs[0] if quantizer else value, matmul.name).shape
+    source = quantizer.inputs[0] if quantizer else value
+    tensor = None if source is None else stored(source)
+    if tensor is not None:  # a folded weight need not be multiplied out for it
+        return tuple(int(length) for length in tensor.shape.numpy())
+    return constant(source, matmul.name).shape
 
 
 def _weight_index(node: ir.Node) -> int | None:

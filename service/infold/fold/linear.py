@@ -208,7 +208,8 @@ class FoldedTensor(ir.LazyTensor):
         self.weight = weight
         self.out_scale = out_scale
         self.in_scale = in_scale
-        super().__init__(self._product, weight.dtype, ir.Shape(weight.stored.shape))
+        # A bound method would print this tensor while this tensor is printed.
+        super().__init__(lambda: self._product(), weight.dtype, ir.Shape(weight.stored.shape))
 
     def exact_blocks(self) -> Iterator[tuple[slice, F64]]:
         """The product in float64, unrounded, block by block along stored axis 0."""
@@ -271,7 +272,7 @@ class FoldedBias(ir.LazyTensor):
 
     def __init__(self, exact: F64, dtype: ir.DataType) -> None:
         self.exact = exact
-        super().__init__(self._rounded, dtype, ir.Shape(exact.shape))
+        super().__init__(lambda: self._rounded(), dtype, ir.Shape(exact.shape))
 
     def _rounded(self) -> ir.TensorProtocol:
         return ir.Tensor(rounded(self.exact, self.dtype), dtype=self.dtype, name=self.name)

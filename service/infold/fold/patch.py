@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-__all__ = ["PREVIOUS", "Editor", "NewConstant", "NewNode", "Patch", "Replacement"]
+__all__ = ["PREVIOUS", "Amendment", "Editor", "NewConstant", "NewNode", "Patch", "Replacement"]
 
 SUFFIX = "/folded"
 
@@ -68,6 +68,14 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Amendment:
+    """A node that stays, with another constant: an input by its index, or an attribute."""
+
+    node: ir.Node
+    change: tuple[int, NewConstant] | ir.Attr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Patch:
     """One lawful rewrite.
 
@@ -79,6 +87,7 @@ class Patch:
         keeps_source: The data input keeps its name and meaning (the affine went
             downstream); otherwise it takes the name of the site's output.
         renamed: Values that carry something else from now on.
+        amendments: Nodes on the way whose constants change.
     """
 
     replacements: tuple[Replacement, ...]
@@ -86,6 +95,7 @@ class Patch:
     data_index: int = 0
     keeps_source: bool = False
     renamed: tuple[ir.Value, ...] = ()
+    amendments: tuple[Amendment, ...] = ()
 
 
 class Editor:
@@ -107,9 +117,12 @@ class Editor:
     def apply(self, patch: Patch) -> None:
         """Edit the graph as the patch says and drop constants that nobody reads any more."""
         old = [*(node for each in patch.replacements for node in each.old), *patch.bypass]
+        old += [each.node for each in patch.amendments]
         orphans = dict.fromkeys(each for node in old for each in node.inputs if each is not None)
         for replacement in patch.replacements:
             self._replace(replacement)
+        for amendment in patch.amendments:
+            self._amend(amendment)
         if patch.bypass:
             graph = patch.bypass[0].graph
             assert graph is not None
@@ -166,6 +179,16 @@ class Editor:
         )
         if replacement.renamed:
             self._rename(graph, built[-1].outputs[0], self.fresh(output.name))
+
+    def _amend(self, amendment: Amendment) -> None:
+        node, change = amendment.node, amendment.change
+        if isinstance(change, ir.Attr):
+            node.attributes.add(change)
+            return
+        index, constant = change
+        assert node.graph is not None
+        node.resize_inputs(max(len(node.inputs), index + 1))
+        node.replace_input_with(index, self._add_constant(constant, node.graph, node))
 
     def _operand(
         self, operand: Operand, built: list[ir.Node], graph: ir.Graph, before: ir.Node

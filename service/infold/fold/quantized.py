@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from infold.fold.affine import F64
 from infold.fold.attributes import int_of
-from infold.fold.constants import constant, is_constant, stored_dtype
+from infold.fold.constants import constant, is_constant, stored, stored_dtype
 from infold.fold.linear import FoldedBias, Linear, Weight
 from infold.fold.patch import NewConstant, NewNode
 from infold.fold.report import Reason, Refused
@@ -47,7 +47,7 @@ def read_quantized(node: ir.Node, axes: tuple[int, int], groups: int, at: str | 
     dtype = None if scale_value is None else stored_dtype(scale_value)
     if scale_value is None or dtype is None or int_of(node, "block_size", 0):
         raise Refused(Reason.QUANTIZED, at, "scales by blocks")
-    exact = scale_value.const_value
+    exact = stored(scale_value)
     scale = exact.exact if isinstance(exact, FoldedBias) else constant(scale_value, at).astype(np.float64)
     out_axis = axes[0] % integers.ndim
     axis = int_of(node, "axis", 1) % integers.ndim

@@ -8,7 +8,7 @@ Both walks are the same few lines; what an operator lets through is in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -16,8 +16,9 @@ import onnx_ir as ir
 from infold.fold.absorbers import Absorber, absorber_above, absorber_below
 from infold.fold.field import Field
 from infold.fold.lawful import readers, require_only_reader
-from infold.fold.moves import move_down, move_up
-from infold.fold.patch import Patch, Replacement
+from infold.fold.moves import amended, move_down, move_up
+from infold.fold.patch import Amendment, Patch, Replacement
+from infold.fold.quantized import dequantizer
 from infold.fold.report import Reason, Refused
 from infold.fold.sites import Site
 
@@ -58,6 +59,7 @@ class _Walk:
         absorbers: Those reached, by first node.
         crossed: Nodes crossed, in order.
         changed: Values that will carry something else.
+        amendments: Crossed nodes that do not stay as they are.
     """
 
     site: Site
@@ -65,6 +67,7 @@ class _Walk:
     absorbers: dict[ir.Node, Absorber] = field(default_factory=dict)
     crossed: dict[ir.Node, None] = field(default_factory=dict)
     changed: dict[ir.Value, None] = field(default_factory=dict)
+    amendments: list[Amendment] = field(default_factory=list)
 
     def up(self, value: ir.Value, reader: ir.Node, carried: Field) -> None:
         """Carry a field to whoever computes the value.
@@ -80,13 +83,14 @@ class _Walk:
         if node.graph is not reader.graph:
             raise Refused(Reason.CAPTURED_BY_SUBGRAPH, value.name, "computed outside the subgraph")
         absorber = absorber_above(node, self.opset)
-        if absorber is not None:
-            absorber.absorb_output(carried)
-            self.absorbers[absorber.nodes[0]] = absorber
+        if absorber is not None:  # behind a Split that is joined again it is met more than once
+            self.absorbers.setdefault(absorber.nodes[0], absorber).absorb_output(carried)
             return
         self._cross(node)
         self.changed[value] = None
-        for source, onward in move_up(node, value, carried, self.opset):
+        hops = move_up(node, value, carried, self.opset)
+        self._amend(node, carried, upward=True)
+        for source, onward in hops:
             self.up(source, node, onward)
 
     def down(self, value: ir.Value, carried: Field) -> None:
@@ -102,7 +106,9 @@ class _Walk:
                 absorber.absorb_input(carried)
                 continue
             self._cross(node)
-            for output, onward in move_down(node, index, carried, self.opset):
+            hops = move_down(node, index, carried, self.opset)
+            self._amend(node, carried, upward=False)
+            for output, onward in hops:
                 self.changed[output] = None
                 self.down(output, onward)
 
@@ -110,6 +116,11 @@ class _Walk:
         if self.site.input.shape is None and self.site.output.shape is None:
             raise Refused(Reason.UNKNOWN_SHAPE, self.site.input.name, "the rank is not known")
         self.crossed[node] = None
+
+    def _amend(self, node: ir.Node, carried: Field, *, upward: bool) -> None:
+        amendment = amended(node, carried, self.opset, upward=upward)
+        if amendment is not None:
+            self.amendments.append(amendment)
 
     def fold(self, probes: tuple[str, ...], *, upward: bool) -> Fold:
         """The finished walk as a patch.
@@ -126,13 +137,21 @@ class _Walk:
             )
             for each in found
         )
-        before = sum(len(each.old) for each in replacements) + len(self.site.nodes)
+        old = [node for each in replacements for node in each.old]
+        before = len(old) + len(self.site.nodes) + len(_read_by_nobody_else(old))
         after = sum(len(each.new) for each in replacements)
         if after > before:
             raise Refused(Reason.COSTS_MORE, found[0].name, f"{after} nodes instead of {before}")
         site = self.site
         renamed = tuple(value for value in self.changed if value is not site.input)
-        patch = Patch(replacements, site.nodes, site.data_index, keeps_source=not upward, renamed=renamed)
+        patch = Patch(
+            replacements,
+            site.nodes,
+            site.data_index,
+            keeps_source=not upward,
+            renamed=renamed,
+            amendments=tuple(self.amendments),
+        )
         return Fold(
             patch,
             ", ".join(each.name for each in found),
@@ -141,6 +160,12 @@ class _Walk:
             tuple(name for each in found for name in each.copied),
             tuple(node.name or node.op_type for node in self.crossed),
         )
+
+
+def _read_by_nobody_else(nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """The DequantizeLinears that go with these nodes: each op writes one of its own."""
+    found = {dequantizer(value) for node in nodes for value in node.inputs} - {None}
+    return {each for each in found if each and set(each.outputs[0].consumers()) <= set(nodes)}
 
 
 def into_producer(site: Site, opset: int) -> Fold:

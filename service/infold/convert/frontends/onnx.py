@@ -62,8 +62,20 @@ class Source:
         return Source(path, self.complete(), self.folder, known, framework=framework)
 
     def ir(self) -> ir.Model:
-        """The model for the fold floor: shapes inferred, external data mapped, not read."""
-        model = ir.from_proto(_with_shapes(self.proto))
+        """The model for the fold floor: shapes inferred, external data mapped, not read.
+
+        Raises:
+            SourceError: It holds what cannot be represented, such as sparse tensors.
+        """
+        if self.proto.graph.sparse_initializer:
+            raise SourceError(self.path, "sparse initializers are not supported")
+        try:
+            model = ir.from_proto(_with_shapes(self.proto))
+        except ir.serde.SerdeError as unread:
+            reason: BaseException = unread  # which wraps one error in another, node in graph in model
+            while reason.__cause__ is not None:
+                reason = reason.__cause__
+            raise SourceError(self.path, f"cannot be read: {_one_line(reason)}") from unread
         for name, data in self.weights.items():
             value = model.graph.initializers[name]
             header = value.const_value

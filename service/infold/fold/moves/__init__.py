@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from infold.fold.field import Field
-from infold.fold.moves import axes, branches, through
+from infold.fold.moves import axes, branches, pad, through
 from infold.fold.moves.reading import (
     Down,
     Hop,
@@ -25,9 +25,10 @@ from infold.fold.moves.reading import (
     require_monotone,
     require_scale_only,
 )
+from infold.fold.patch import Amendment
 from infold.fold.report import Reason, Refused
 
-__all__ = ["Hop", "move_down", "move_up"]
+__all__ = ["Hop", "amended", "move_down", "move_up"]
 
 
 def move_up(node: ir.Node, output: ir.Value, field: Field, opset: int) -> list[Hop]:
@@ -56,6 +57,15 @@ def move_down(node: ir.Node, index: int, field: Field, opset: int) -> list[Hop]:
     return move(node, index, field, opset)
 
 
+def amended(node: ir.Node, field: Field, opset: int, *, upward: bool) -> Amendment | None:
+    """What must change in a node itself when the field crosses it; None where nothing must.
+
+    Raises:
+        Refused: It would have to change in a way that it cannot.
+    """
+    return pad.amend_pad(node, field, opset, upward=upward) if node.op_type == "Pad" else None
+
+
 MOVES: Mapping[str, tuple[Up, Down]] = {
     "Identity": through.elementwise(anything),
     "Dropout": through.through(through.check_dropout),
@@ -71,7 +81,7 @@ MOVES: Mapping[str, tuple[Up, Down]] = {
     "GlobalLpPool": through.through(through.check_lp_pool),
     "Resize": through.through(through.check_resize),
     "Upsample": through.through(through.check_resize),
-    "Pad": through.through(through.check_pad),
+    "Pad": (pad.pad_up, pad.pad_down),
     "Transpose": axes.rearranging(axes.transpose_up, axes.transpose_down),
     "Reshape": axes.rearranging(axes.reshape_up, axes.reshape_down),
     "Flatten": axes.rearranging(axes.reshape_up, axes.reshape_down),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from infold.fold.attributes import float_of, int_of, ints_of, string_of
+from infold.fold.attributes import int_of, ints_of, string_of
 from infold.fold.constants import FLOATS, constant
 from infold.fold.field import Field
 from infold.fold.moves.reading import (
@@ -30,7 +30,6 @@ __all__ = [
     "check_global_average",
     "check_lp_pool",
     "check_max_pool",
-    "check_pad",
     "check_resize",
     "elementwise",
     "through",
@@ -137,35 +136,3 @@ def check_resize(field: Field, node: ir.Node, opset: int) -> None:
         require_scale_only(field, node)
         if node.attributes.get("extrapolation_value"):
             raise Refused(Reason.BLOCKED_BY_OP, at(node), "Resize with an extrapolation_value")
-
-
-def check_pad(field: Field, node: ir.Node, opset: int) -> None:
-    """Padding that repeats data gets what the data gets; zeros take a scale only."""
-    pads, value = _pad_arguments(node, opset)
-    before, after = pads[: len(pads) // 2], pads[len(pads) // 2 :]
-    padded = [axis for axis, both in enumerate(zip(before, after, strict=True)) if any(both)]
-    require_constant_along(field, padded, node)
-    if string_of(node, "mode", "constant") != "constant" or not padded:
-        return
-    if value != 0:
-        raise Refused(Reason.BLOCKED_BY_OP, at(node), f"Pad with {value:g}")
-    if not field.is_pure_scale:
-        raise Refused(Reason.ZERO_PADDING, at(node), "the shift would not reach the padding")
-
-
-def _pad_arguments(node: ir.Node, opset: int) -> tuple[list[int], float]:
-    """Pads in the spec's order for every axis, and the value."""
-    if opset < 11:
-        name = "paddings" if opset < 2 else "pads"
-        return list(ints_of(node, name, ())), float_of(node, "value", 0.0)
-    rank = len(dims(data_of(node)))
-    pads = [int(each) for each in constant(data_of(node, 1), at(node)).reshape(-1)]
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    value = float(constant(given, at(node)).reshape(-1)[0]) if given is not None else 0.0
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = [int(axis) % rank for axis in constant(node.inputs[3], at(node)).reshape(-1)]
-        full = [0] * (2 * rank)
-        for place, axis in enumerate(axes):
-            full[axis], full[rank + axis] = pads[place], pads[len(axes) + place]
-        pads = full
-    return pads, value
