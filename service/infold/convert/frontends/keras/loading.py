@@ -28,6 +28,7 @@ __all__ = ["load"]
 
 CUSTOM = "name the code that defines it: --custom-objects package.module:{}"
 UNKNOWN = re.compile(r"Could not locate (?:class|function) '([^']+)'|Unknown [\w ]+: '([^']+)'")
+SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
 LAMBDA = "__lambda__"
 
 
@@ -176,11 +177,7 @@ def _on_one_device() -> Iterator[None]:
 def _explained(path: Path, file: _File, failure: Exception) -> Exception:
     text = " ".join(str(each) for each in chain(failure))
     if unknown := UNKNOWN.search(text):
-        name = unknown[1] or unknown[2]
-        attribute = name.rpartition(">")[2]
-        return SourceError(
-            path, f"{_holder(file.config, name)} not part of Keras; {CUSTOM.format(attribute)}"
-        )
+        return SourceError(path, _lacking(file, unknown[1] or unknown[2]))
     words = one_line(failure)
     if file.version.startswith(("1.", "2.")):
         return SourceError(
@@ -194,15 +191,19 @@ def _explained(path: Path, file: _File, failure: Exception) -> Exception:
     return SourceError(path, f"Keras cannot load it{written}: {words}")
 
 
-def _holder(config: Any, name: str) -> str:
-    """Which layer needs an unknown class or function."""
-    for each in _objects(config):
-        inner: Mapping[str, Any] = each["config"]
+def _lacking(file: _File, name: str) -> str:
+    """Which layer needs an unknown class or function, and what to do."""
+    remedy = CUSTOM.format(name.rpartition(">")[2])
+    for each in _objects(file.config):
+        layer = each["config"].get("name")
         if name in (each["class_name"], each.get("registered_name")):
-            return f"layer '{inner.get('name')}' is of class '{name}',"
-        if "name" in inner and any(_names(part, name) for part in inner.values()):
-            return f"layer '{inner['name']}' uses '{name}',"
-    return f"'{name}' is"
+            if hasattr(keras.ops, SNAKE.sub("_", name).lower()):
+                detail = "is an operation, which this format cannot give back; save the model as .keras"
+                return f"'{layer}' ({name}) {detail}"
+            return f"layer '{layer}' is of class '{name}', not part of Keras; {remedy}"
+        if layer and any(_names(part, name) for part in each["config"].values()):
+            return f"layer '{layer}' uses '{name}', not part of Keras; {remedy}"
+    return f"'{name}' is not part of Keras; {remedy}"
 
 
 def _names(part: Any, name: str) -> bool:
