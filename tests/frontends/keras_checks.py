@@ -18,14 +18,15 @@ NORM_ENDS = ("BatchNormalization", "Add", "Sub", "Mul", "Div")
 
 
 def all_values(proto: onnx.ModelProto, samples: Tensors) -> dict[str, Array]:
-    """Outputs, and whatever a norm may have ended in, as onnxruntime computes them unoptimized."""
+    """Whatever a norm may have ended in, then outputs, as onnxruntime computes them unoptimized."""
     seen = onnx.ModelProto()
     seen.CopyFrom(proto)
-    names = [value.name for value in seen.graph.output]
-    for node in seen.graph.node:
-        if node.op_type in NORM_ENDS and node.output[0] not in names:
-            seen.graph.output.add().name = node.output[0]
-            names.append(node.output[0])
+    outputs = [value.name for value in seen.graph.output]
+    names = [node.output[0] for node in seen.graph.node if node.op_type in NORM_ENDS]
+    for name in names:
+        if name not in outputs:
+            seen.graph.output.add().name = name
+    names += [name for name in outputs if name not in names]
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1

@@ -57,6 +57,7 @@ def load(request: Request) -> Any:
     """
     path = Path(request.source)
     file = _read(path)
+    _refuse_inputs(path, file)
     if not request.options.unsafe:
         _refuse_code(path, file)
     custom = _custom_objects(path, request.options.custom_objects)
@@ -92,28 +93,33 @@ def _read(path: Path) -> _File:
         raise SourceError(path, f"not a Keras file, or a damaged one: {words}") from broken
 
 
+def _refuse_inputs(path: Path, file: _File) -> None:
+    """Tensors that ONNX has not; some backends would not even load such a model."""
+    for layer in _objects(file.config):
+        config = layer["config"]
+        for kind in ("sparse", "ragged"):
+            if layer["class_name"] == "InputLayer" and config.get(kind):
+                raise SourceError(path, f"input '{config.get('name')}' is {kind}; ONNX has no such tensors")
+
+
 def _refuse_code(path: Path, file: _File) -> None:
     """Python inside a file is code of whoever wrote it."""
     for layer in _objects(file.config):
         config = layer["config"]
-        if layer["class_name"] == "Lambda" and any(_is_code(part) for part in config.values()):
-            what = f"layer '{config.get('name')}' is a Lambda"
-        elif layer["class_name"] == "TorchModuleWrapper":
-            what = f"layer '{config.get('name')}' is a pickled PyTorch module"
+        name = config.get("name")
+        if layer["class_name"] == "TorchModuleWrapper":
+            what = f"layer '{name}' is a pickled PyTorch module"
+        elif layer["class_name"] == "Lambda" and isinstance(config.get("function"), list):  # as of Keras 2
+            what = f"layer '{name}' is a Lambda"
+        elif any(isinstance(part, dict) and part.get("class_name") == LAMBDA for part in config.values()):
+            what = f"layer '{name}' holds a Python lambda"
         else:
             continue
         raise SourceError(
             path,
-            f"{what}: the file holds Python code that would run here, with all your rights; "
-            "write it as a layer class (--custom-objects), or, if you trust the file's author, pass --unsafe",
+            f"{what}: code from inside the file would run here, with all your rights; write it as a named "
+            "function or a layer class (--custom-objects), or pass --unsafe if you trust the file's author",
         )
-
-
-def _is_code(part: Any) -> bool:
-    """As Keras 3 and Keras 2 store a Python lambda."""
-    if isinstance(part, dict):
-        return part.get("class_name") == LAMBDA
-    return isinstance(part, list) and len(part) == 3 and isinstance(part[0], str)
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
