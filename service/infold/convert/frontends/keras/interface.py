@@ -100,10 +100,6 @@ def _declared(model: Any, request: Request) -> Interface | None:
         tensors = list(model.inputs)
     except (AttributeError, TypeError):
         return None
-    for tensor in tensors:
-        if tensor.sparse or getattr(tensor, "ragged", False):
-            kind = "sparse" if tensor.sparse else "ragged"
-            raise SourceError(request.source, f"input '{tensor.name}' is {kind}; ONNX has no such tensors")
     names = _unique([tensor.name for tensor in tensors], set())
     inputs = tuple(
         TensorSpec(name, _dtype(request, name, tensor.dtype), tuple(tensor.shape))

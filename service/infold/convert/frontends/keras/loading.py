@@ -28,6 +28,7 @@ __all__ = ["load"]
 
 CUSTOM = "name the code that defines it: --custom-objects package.module:{}"
 UNKNOWN = re.compile(r"Could not locate (?:class|function) '([^']+)'|Unknown [\w ]+: '([^']+)'")
+SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
 LAMBDA = "__lambda__"
 
 
@@ -56,6 +57,7 @@ def load(request: Request) -> Any:
     """
     path = Path(request.source)
     file = _read(path)
+    _refuse_inputs(path, file)
     if not request.options.unsafe:
         _refuse_code(path, file)
     custom = _custom_objects(path, request.options.custom_objects)
@@ -91,28 +93,33 @@ def _read(path: Path) -> _File:
         raise SourceError(path, f"not a Keras file, or a damaged one: {words}") from broken
 
 
+def _refuse_inputs(path: Path, file: _File) -> None:
+    """Tensors that ONNX has not; some backends would not even load such a model."""
+    for layer in _objects(file.config):
+        config = layer["config"]
+        for kind in ("sparse", "ragged"):
+            if layer["class_name"] == "InputLayer" and config.get(kind):
+                raise SourceError(path, f"input '{config.get('name')}' is {kind}; ONNX has no such tensors")
+
+
 def _refuse_code(path: Path, file: _File) -> None:
     """Python inside a file is code of whoever wrote it."""
     for layer in _objects(file.config):
         config = layer["config"]
-        if layer["class_name"] == "Lambda" and any(_is_code(part) for part in config.values()):
-            what = f"layer '{config.get('name')}' is a Lambda"
-        elif layer["class_name"] == "TorchModuleWrapper":
-            what = f"layer '{config.get('name')}' is a pickled PyTorch module"
+        name = config.get("name")
+        if layer["class_name"] == "TorchModuleWrapper":
+            what = f"layer '{name}' is a pickled PyTorch module"
+        elif layer["class_name"] == "Lambda" and isinstance(config.get("function"), list):  # as of Keras 2
+            what = f"layer '{name}' is a Lambda"
+        elif any(isinstance(part, dict) and part.get("class_name") == LAMBDA for part in config.values()):
+            what = f"layer '{name}' holds a Python lambda"
         else:
             continue
         raise SourceError(
             path,
-            f"{what}: the file holds Python code that would run here, with all your rights; "
-            "write it as a layer class (--custom-objects), or, if you trust the file's author, pass --unsafe",
+            f"{what}: code from inside the file would run here, with all your rights; write it as a named "
+            "function or a layer class (--custom-objects), or pass --unsafe if you trust the file's author",
         )
-
-
-def _is_code(part: Any) -> bool:
-    """As Keras 3 and Keras 2 store a Python lambda."""
-    if isinstance(part, dict):
-        return part.get("class_name") == LAMBDA
-    return isinstance(part, list) and len(part) == 3 and isinstance(part[0], str)
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
@@ -176,11 +183,7 @@ def _on_one_device() -> Iterator[None]:
 def _explained(path: Path, file: _File, failure: Exception) -> Exception:
     text = " ".join(str(each) for each in chain(failure))
     if unknown := UNKNOWN.search(text):
-        name = unknown[1] or unknown[2]
-        attribute = name.rpartition(">")[2]
-        return SourceError(
-            path, f"{_holder(file.config, name)} not part of Keras; {CUSTOM.format(attribute)}"
-        )
+        return SourceError(path, _lacking(file, unknown[1] or unknown[2]))
     words = one_line(failure)
     if file.version.startswith(("1.", "2.")):
         return SourceError(
@@ -194,15 +197,19 @@ def _explained(path: Path, file: _File, failure: Exception) -> Exception:
     return SourceError(path, f"Keras cannot load it{written}: {words}")
 
 
-def _holder(config: Any, name: str) -> str:
-    """Which layer needs an unknown class or function."""
-    for each in _objects(config):
-        inner: Mapping[str, Any] = each["config"]
+def _lacking(file: _File, name: str) -> str:
+    """Which layer needs an unknown class or function, and what to do."""
+    remedy = CUSTOM.format(name.rpartition(">")[2])
+    for each in _objects(file.config):
+        layer = each["config"].get("name")
         if name in (each["class_name"], each.get("registered_name")):
-            return f"layer '{inner.get('name')}' is of class '{name}',"
-        if "name" in inner and any(_names(part, name) for part in inner.values()):
-            return f"layer '{inner['name']}' uses '{name}',"
-    return f"'{name}' is"
+            if hasattr(keras.ops, SNAKE.sub("_", name).lower()):
+                detail = "is an operation, which this format cannot give back; save the model as .keras"
+                return f"'{layer}' ({name}) {detail}"
+            return f"layer '{layer}' is of class '{name}', not part of Keras; {remedy}"
+        if layer and any(_names(part, name) for part in each["config"].values()):
+            return f"layer '{layer}' uses '{name}', not part of Keras; {remedy}"
+    return f"'{name}' is not part of Keras; {remedy}"
 
 
 def _names(part: Any, name: str) -> bool:

@@ -61,7 +61,9 @@ def export(interface: Interface, inference: Inference) -> onnx.ModelProto:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as failure:
-        raise _explained(captured, failure, inference) from None
+        if lacking := _lacking(captured, failure, inference):
+            raise RuntimeError(lacking) from None
+        raise
     model = program.model
     # Shape arithmetic and the norms' own constants: none of this touches a norm.
     optimizer.fold_constants(model)
@@ -81,14 +83,14 @@ def _note_layers(captured: Any, model: ir.Model) -> None:
             node.metadata_props[SCOPES] = repr(scopes)
 
 
-def _explained(captured: Any, failure: Exception, inference: Inference) -> Exception:
-    """Which operator of which layer the exporter lacks."""
-    lacks = [LACKING.search(str(each)) for each in chain(failure)]
-    operator = next((match[1] for match in lacks if match), None)
+def _lacking(captured: Any, failure: Exception, inference: Inference) -> str | None:
+    """Which operator of which layer the exporter lacks, if that is what it failed on."""
+    found = [LACKING.search(str(each)) for each in chain(failure)]
+    operator = next((match[1] for match in found if match), None)
     if operator is None:
-        return failure
+        return None
     for node in captured.graph.nodes:
         if operator.strip("_") in str(node.target):
             inference.failed = node.meta.get("custom", {}).get(LAYER)
             break
-    return RuntimeError(f"ONNX, or its exporter, has no operator like PyTorch's {operator}")
+    return f"ONNX, or its exporter, has no operator like PyTorch's {operator}"
