@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-folders frameworks networks lock dist container clean
+.PHONY: help setup serve test check bench bench-folders frameworks examples networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,10 @@ bench: $(VENV)/.dev   ## Measure; prints ratios against a baseline of the same r
 
 frameworks: .venv-frameworks/.ready ## Convert straight from Keras, TensorFlow and PyTorch.
 	.venv-frameworks/bin/python -m pytest -n 2 -m frameworks
+
+examples: .venv-frameworks/.ready ## Run each framework's example, from training to curl.
+	for story in pytorch keras tensorflow; do \
+	    .venv-frameworks/bin/python examples/$${story}_digits.py || exit 1; done
 
 networks: .venv-frameworks/.ready ## Fold whole networks exported from torch, and prove each.
 	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks

@@ -163,7 +163,11 @@ def test_samples_that_are_no_npz(tmp_path: Path) -> None:
         ("convert", "a.onnx", "b.onnx", "--shape", "=1,2"),
         ("convert", "a.onnx", "b.onnx", "--shape", "x=1,-2"),
         ("convert", "a.onnx", "b.onnx", "--shape", "x=a"),
+        ("convert", "a.onnx", "b.onnx", "--from", "caffe"),
         ("verify", "a.onnx"),
+        ("reestimate", "a.onnx", "b.onnx"),
+        ("reestimate", "a.onnx", "b.onnx", "--calibration", "s.npz", "--momentum", "0.9"),
+        ("reestimate", "a.onnx", "b.onnx", "--calibration", "s.npz", "--momentum", "keras:2"),
         ("inspect",),
         ("fold", "a.onnx"),
         ("--frobnicate",),
@@ -313,3 +317,18 @@ def test_a_division_by_zero_warns_nobody(tmp_path: Path) -> None:
     done = infold("inspect", save(proto, tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert "invalid-statistics" in done.stdout
+
+
+def test_reestimate_tells_how_far_each_norm_moved(tmp_path: Path) -> None:
+    """As a table, or for machines; the file it names converts."""
+    source = save(conv_norm(), tmp_path)
+    np.savez(tmp_path / "s.npz", x=np.asarray(normal(20, 2, 6, 6), np.float32))
+    call = ("reestimate", str(source), str(tmp_path / "new.onnx"), "--calibration", str(tmp_path / "s.npz"))
+    shown = infold(*call)
+    assert shown.returncode == 0, shown.stderr
+    header = "norm channels numbers seen mean moved by (deviations) variance, new over old"
+    assert " ".join(shown.stdout.splitlines()[0].split()) == header
+    assert "1 norms re-estimated on 20 samples" in shown.stdout
+    facts = json.loads(infold(*call, "--json", "--momentum", "pytorch:0.1").stdout)
+    assert [each["name"] for each in facts["norms"]] == ["bn"]
+    assert infold("convert", str(tmp_path / "new.onnx"), str(tmp_path / "folded.onnx")).returncode == 0

@@ -21,7 +21,7 @@ from infold.tensors import Array
 def views(proto: onnx.ModelProto, folder: Path) -> tuple[NormView, ...]:
     path = folder / "model.onnx"
     path.write_bytes(proto.SerializeToString())
-    found = inspect(path)
+    found = inspect(path).views
     json.dumps([view.json() for view in found], allow_nan=False)
     return found
 

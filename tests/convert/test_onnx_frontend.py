@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from graphs import conv_norm, model, norm, normal
@@ -65,6 +67,17 @@ def test_shapes_are_inferred_for_folding_alone(tmp_path: Path) -> None:
     (convolution,) = (node for node in source.ir().graph if node.op_type == "Conv")
     assert convolution.outputs[0].shape is not None and len(convolution.outputs[0].shape) == 4
     assert not source.proto.graph.value_info
+
+
+def test_a_weight_whose_data_was_cut_does_not_stop_inference(tmp_path: Path) -> None:
+    """A node that would need it as a shape stays unknown; all others are inferred."""
+    proto = model(
+        "g (float[2,3] x) => (float[2,3] y) { r = Reshape (x, long)  a = Relu (x)  y = Neg (a) }",
+        {"long": np.arange(4096)},
+    )
+    graph = load(save(proto, tmp_path)).ir().graph
+    shapes = {node.op_type: node.outputs[0].shape for node in graph}
+    assert shapes["Relu"] == ir.Shape([2, 3])
 
 
 def test_missing(tmp_path: Path) -> None:
@@ -164,6 +177,49 @@ def test_an_ir_version_above_the_runtime_s_is_brought_down(tmp_path: Path) -> No
     except SourceError:
         return  # the checker may know better
     assert source.proto.ir_version <= MAX_IR_VERSION
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("kept", "word"), [(0, "'?w'?"), (-4, "w.*bytes"), (4, "'w' has .* bytes")])
+def test_a_weight_of_the_wrong_size(
+    tmp_path: Path, kept: int, word: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few bytes, too many or none: the weight is named, whichever way it is read."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1 if large else 10**9)
+    proto = conv_norm()
+    (tensor,) = (each for each in proto.graph.initializer if each.name == "w")
+    tensor.raw_data = (tensor.raw_data * 2)[: len(tensor.raw_data) + kept] if kept else b""
+    assert re.search(word, refusal(save(proto, tmp_path)))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_two_weights_of_one_name(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker sees them, cut out or not."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1 if large else 10**9)
+    proto = conv_norm()
+    proto.graph.initializer.append(next(each for each in proto.graph.initializer if each.name == "w"))
+    assert "not unique" in refusal(save(proto, tmp_path))
+
+
+def test_a_weight_of_an_unknown_type(tmp_path: Path) -> None:
+    """The checker lets it pass."""
+    proto = conv_norm()
+    (tensor,) = (each for each in proto.graph.initializer if each.name == "w")
+    tensor.data_type = 99
+    assert "unknown data type 99" in refusal(save(proto, tmp_path))
+
+
+def test_large_weights_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proto lacks their data; the graph to fold and the complete proto have it."""
+    monkeypatch.setattr("infold.convert.wire.LARGE_BYTES", 1)
+    proto = conv_norm()
+    source = load(save(proto, tmp_path))
+    assert set(source.weights) == {tensor.name for tensor in proto.graph.initializer}
+    assert source.complete() == proto
+    for tensor in proto.graph.initializer:
+        weight = source.ir().graph.initializers[tensor.name].const_value
+        assert weight is not None
+        assert (weight.numpy() == onnx.numpy_helper.to_array(tensor)).all()
 
 
 # -- external data --------------------------------------------------------------------------------

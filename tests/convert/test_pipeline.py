@@ -132,7 +132,7 @@ def test_the_report_is_written_beside_the_model(tmp_path: Path) -> None:
     assert facts == done.json
     assert set(facts) == {
         "schema_version", "infold", "versions", "source", "result", "verdict", "norms", "folded", "kept",
-        "nodes_before", "nodes_after", "sites", "proof", "serving",
+        "nodes_before", "nodes_after", "sites", "proof", "serving", "framework", "notes",
     }  # fmt: skip
     assert facts["schema_version"] == 1 and facts["infold"] == __version__
     assert facts["source"] == {"path": "source.onnx", "sha256": sha256(source.read_bytes()).hexdigest()}

@@ -179,6 +179,20 @@ def test_tofile_writes_what_numpy_holds(
 
 
 @layouts
+@pytest.mark.parametrize("block_elements", [1, 7, 10**6])
+@pytest.mark.parametrize("dtype", [*DTYPES, ir.DataType.BFLOAT16])
+def test_the_peak_of_a_channel_is_exact(
+    layout: str, block_elements: int, dtype: ir.DataType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest magnitude as stored, be it subnormal or negative, whatever the dtype."""
+    monkeypatch.setattr("infold.fold.linear.BLOCK_ELEMENTS", block_elements)
+    weight = LAYOUTS[layout](np.random.default_rng(5), dtype)
+    weight.stored[-1] *= -1000
+    weight.stored[0] = np.finfo(np.float16).smallest_subnormal
+    assert (weight.peaks() == np.abs(dense(weight)).max(axis=(1, 2))).all()
+
+
+@layouts
 @pytest.mark.parametrize("block_elements", [1, 10**6])
 def test_a_weight_that_overflows_is_refused_with_its_channel(
     layout: str, block_elements: int, monkeypatch: pytest.MonkeyPatch

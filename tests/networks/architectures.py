@@ -210,6 +210,45 @@ def resnet_v2() -> nn.Module:
     return nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU(), Classifier(inputs))
 
 
+class Residual1d(nn.Module):
+    """Two dilated convolutions along a signal."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(inputs, outputs, 7, stride, 3 * dilation, dilation, bias=False),
+            nn.BatchNorm1d(outputs),
+            nn.ReLU(),
+            nn.Conv1d(outputs, outputs, 7, 1, 3, bias=False),
+            nn.BatchNorm1d(outputs),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.skip = nn.Sequential(
+                nn.Conv1d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm1d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+def resnet_1d() -> nn.Module:
+    """Wang et al. 2017, for time series: 12 leads of an electrocardiogram, say."""
+    layers: list[nn.Module] = [
+        nn.Conv1d(12, 64, 15, 2, 7, bias=False),
+        nn.BatchNorm1d(64),
+        nn.ReLU(),
+        nn.MaxPool1d(3, 2, 1),
+    ]
+    inputs = 64
+    for stage in range(4):
+        for place in range(2):
+            outputs = 64 * 2**stage
+            layers.append(Residual1d(inputs, outputs, 2 if stage and not place else 1, 1 + place))
+            inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
+
+
 class Residual3d(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -737,6 +776,7 @@ NETWORKS = (
     Network("ResNet-18", partial(resnet, (2, 2, 2, 2), bottleneck=False), (3, 64, 64), 20),
     Network("ResNet-50", partial(resnet, (3, 4, 6, 3), bottleneck=True), (3, 64, 64), 53),
     Network("ResNet-50 v2", resnet_v2, (3, 64, 64), 49, {FORK_THEN_RELU: 16, POOL_THEN_RELU: 1}),
+    Network("ResNet-18 1d", resnet_1d, (12, 256), 20),
     Network("R3D-18", resnet_3d, (3, 8, 32, 32), 20),
     Network("MobileNet v1", mobilenet_v1, (3, 64, 64), 27),
     Network("MobileNet v2", mobilenet_v2, (3, 64, 64), 52),

@@ -8,14 +8,32 @@ from typing import Annotated
 
 import typer
 
-from infold.cli.options import Json, Quiet, Samples, Shapes, sampling
-from infold.cli.tables import fold_table
+from infold.cli.options import (
+    CustomObjects,
+    From,
+    Inputs,
+    Json,
+    Outputs,
+    Quiet,
+    Samples,
+    Shapes,
+    SignatureName,
+    Source,
+    Tag,
+    TrainingFlag,
+    Unsafe,
+    Weights,
+    sampling,
+    source_options,
+)
+from infold.cli.progress import progress_line
+from infold.cli.tables import fold_table, steps_table
 
 __all__ = ["command"]
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="The trained model: an ONNX file.")],
+    source: Source,
     destination: Annotated[
         Path | None, typer.Argument(metavar="[DEST.onnx]", help="Where the folded model goes.")
     ] = None,
@@ -38,6 +56,15 @@ def command(
             help="Take inputs that have a default (an initializer) as constants, and drop them as inputs.",
         ),
     ] = False,
+    from_: From = None,
+    weights: Weights = None,
+    custom_objects: CustomObjects = None,
+    signature: SignatureName = None,
+    tag: Tag = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    training_flag: TrainingFlag = None,
+    unsafe: Unsafe = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -48,24 +75,45 @@ def command(
     from infold.convert import convert, convert_to_repository, html_report, verdict, write_text
 
     taken = sampling(samples, shape)
+    options = source_options(
+        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
+    )
     if repository is not None:
         if destination is not None or name is None:
             raise typer.BadParameter("takes --name and no DEST.onnx", param_hint="--repository")
-        done = convert_to_repository(
-            source, repository, name, taken, prove_it=not no_verify, freeze=freeze_initializers
-        )
+        with progress_line(quiet) as progress:
+            done = convert_to_repository(
+                source,
+                repository,
+                name,
+                taken,
+                prove_it=not no_verify,
+                freeze=freeze_initializers,
+                options=options,
+                progress=progress,
+            )
     else:
         if destination is None or name is not None:
             what = "--name goes with --repository" if name is not None else "missing; or give --repository"
             raise typer.BadParameter(what, param_hint="DEST.onnx")
-        done = convert(source, destination, taken, prove_it=not no_verify, freeze=freeze_initializers)
+        with progress_line(quiet) as progress:
+            done = convert(
+                source,
+                destination,
+                taken,
+                prove_it=not no_verify,
+                freeze=freeze_initializers,
+                options=options,
+                progress=progress,
+            )
     if html is not None:
-        sizes = (source.stat().st_size, done.destination.stat().st_size)
+        sizes = (done.source_bytes, done.destination.stat().st_size)
         write_text(html, html_report(done, sizes))
     if as_json:
         print(json.dumps(done.json, indent=2))
     elif not quiet:
-        lines = [fold_table(done.report), verdict(done.report, done.proof)]
+        lines = [f"note: {note}" for note in done.notes]
+        lines += [fold_table(done.report), steps_table(done.framework), verdict(done.report, done.proof)]
         if done.serving is not None and done.serving.disabled_optimizers:
             names = ", ".join(done.serving.disabled_optimizers)
             lines.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from typing import Annotated
 
 import typer
@@ -16,6 +15,8 @@ def command(
     timeout_s: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 2.0,
 ) -> None:
     """Exit 0 if the service on this machine is ready to answer, 1 if not."""
+    import http.client
+
     from infold.settings import Settings
 
     settings = Settings.read(host=host, port=port)

@@ -8,22 +8,70 @@ from typing import Annotated
 
 import typer
 
-from infold.cli.options import Json, Quiet
+from infold.cli.options import (
+    CustomObjects,
+    From,
+    Inputs,
+    Json,
+    Outputs,
+    Quiet,
+    Samples,
+    Shapes,
+    SignatureName,
+    Source,
+    Tag,
+    TrainingFlag,
+    Unsafe,
+    Weights,
+    sampling,
+    source_options,
+)
+from infold.cli.progress import progress_line
 from infold.cli.tables import inspect_table
 
 __all__ = ["command"]
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    source: Source,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Samples to hold the moving statistics against, as `reestimate` takes."
+        ),
+    ] = None,
+    samples: Samples = None,
+    shape: Shapes = None,
+    from_: From = None,
+    weights: Weights = None,
+    custom_objects: CustomObjects = None,
+    signature: SignatureName = None,
+    tag: Tag = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    training_flag: TrainingFlag = None,
+    unsafe: Unsafe = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show every norm: trained parameters, effective scale and shift, and whether it would fold."""
     from infold.convert import inspect
 
-    views = inspect(model)
+    options = source_options(
+        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
+    )
+    with progress_line(quiet) as progress:
+        found = inspect(
+            source, sampling(samples, shape), calibration=calibration, options=options, progress=progress
+        )
     if as_json:
-        print(json.dumps({"model": model.name, "norms": [view.json() for view in views]}, indent=2))
+        facts = {
+            "model": Path(source).name,
+            "norms": [view.json() for view in found.views],
+            "notes": list(found.notes),
+        }
+        print(json.dumps(facts, indent=2))
     elif not quiet:
-        print(inspect_table(views) if views else "no norms found")
+        for note in found.notes:
+            print(f"note: {note}")
+        print(inspect_table(found.views) if found.views else "no norms found")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from infold import __version__
-from infold.cli import convert, health, inspect, serve, verify
+from infold.cli import convert, health, inspect, reestimate, serve, verify
 from infold.errors import ConfigError, FrameworkError, InfoldError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("convert")(convert.command)
 app.command("inspect")(inspect.command)
 app.command("verify")(verify.command)
+app.command("reestimate")(reestimate.command)
 app.command("serve")(serve.command)
 app.command("health")(health.command)
 

@@ -20,6 +20,7 @@ __all__ = [
     "Samples",
     "Shapes",
     "SignatureName",
+    "Source",
     "Tag",
     "TrainingFlag",
     "Unsafe",
@@ -40,6 +41,14 @@ Shapes = Annotated[
         "--shape",
         metavar="[NAME=]1,3,224,224",
         help="Shape of a drawn input; may be given several times. An only input needs no name.",
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="The trained model: ONNX, Keras (.keras, .h5), a SavedModel, a TensorFlow 1 graph or "
+        "checkpoint, PyTorch (.pt2, TorchScript), or package.module:factory with --weights.",
     ),
 ]
 From = Annotated[
@@ -94,12 +103,12 @@ def sampling(samples: Path | None, shapes: list[str] | None) -> Sampling:
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, lengths = text.rpartition("=")
+    name, equals, lengths = text.rpartition("=")
     try:
         shape = tuple(int(length) for length in lengths.split(",") if length.strip())
     except ValueError:
         shape = (-1,)
-    if not shape or any(length < 0 for length in shape):
+    if (equals and not name) or not shape or any(length < 0 for length in shape):
         raise typer.BadParameter(f"{text!r} is not of the form NAME=1,3,224,224", param_hint="--shape")
     return name, shape
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infold.convert import NormView, Proof
+    from infold.convert import FrameworkProof, Moved, NormView, Proof
     from infold.fold import FoldReport
 
-__all__ = ["fold_table", "inspect_table", "proof_table"]
+__all__ = ["fold_table", "inspect_table", "moved_table", "proof_table", "steps_table"]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -50,9 +50,23 @@ def proof_table(proof: Proof) -> str:
     return aligned(header, rows)
 
 
+def steps_table(steps: FrameworkProof | None) -> str:
+    """Each output on its way from the framework to the folded model."""
+    if steps is None:
+        return ""
+    header = ["output", "measured on", "framework -> unfolded", "framework -> folded", "allowed"]
+    rows = [
+        [each.name, each.measured_on, f"{each.unfolded:.1e}", f"{each.folded:.1e}", f"{each.allowed:.1e}"]
+        for each in steps.outputs
+    ]
+    return aligned(header, rows)
+
+
 def inspect_table(views: Sequence[NormView]) -> str:
     """Every norm's parameters and effect, then the warnings."""
     rows = []
+    knows_momentum = any(view.norm is not None for view in views)
+    is_calibrated = any(view.settled is not None for view in views)
     for view in views:
         facts = view.json()
         lost = "not recoverable" if view.decision.affine is not None else "-"
@@ -69,12 +83,41 @@ def inspect_table(views: Sequence[NormView]) -> str:
                 "yes" if facts["would_fold"] else "no",
                 facts["into_or_why"],
                 facts["at"] or "-",
+                *([_momentum(view)] if knows_momentum else []),
+                *(["-" if view.settled is None else f"{view.settled:.0%}"] if is_calibrated else []),
             ]
         )
     header = "norm,spelling,channels,epsilon,gamma,beta,moving mean,moving variance,scale,shift"
-    table = aligned([*header.split(","), "producer", "folds", "into / why", "at"], rows)
+    header += ",producer,folds,into / why,at"
+    header += ",momentum" * knows_momentum + ",settled" * is_calibrated
+    table = aligned(header.split(","), rows)
     notes = [f"warning: {view.decision.site}: {note}" for view in views for note in view.warnings]
     return "\n".join([table, *notes])
+
+
+def moved_table(moved: Sequence[Moved]) -> str:
+    """How far each norm's statistics have moved; the mean in old standard deviations."""
+    rows = []
+    for each in moved:
+        shift, ratio = each.mean_shift, each.variance_ratio
+        rows.append(
+            [
+                each.name,
+                str(len(shift)),
+                str(each.count),
+                f"{shift.min():.3g} .. {shift.max():.3g}",
+                f"{ratio.min():.3g} .. {ratio.max():.3g}",
+            ]
+        )
+    header = ["norm", "channels", "numbers seen", "mean moved by (deviations)", "variance, new over old"]
+    return aligned(header, rows)
+
+
+def _momentum(view: NormView) -> str:
+    """With the share it counts: Keras' is of the old statistics, PyTorch's of the new."""
+    if view.norm is None or view.norm.momentum is None:
+        return "-"
+    return f"{view.norm.momentum:g} of the {view.norm.convention}"
 
 
 def _range(pair: list[float | str] | None, otherwise: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,23 @@ import onnx
 
 from infold import __version__
 from infold.convert.comparison import Comparison
+from infold.convert.framework_proof import FrameworkProof
+from infold.convert.frontends.exported import Framework
+from infold.convert.layers import Layer
 from infold.convert.serving_session import ServingProof
 from infold.convert.verify import Proof, SiteProof
 from infold.fold import Decision, FoldReport
 from infold.runtime import versions
 
-__all__ = ["SCHEMA_VERSION", "comparison_json", "counted", "proof_json", "report_json", "verdict"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "comparison_json",
+    "counted",
+    "framework_json",
+    "proof_json",
+    "report_json",
+    "verdict",
+]
 
 SCHEMA_VERSION = 1
 
@@ -43,6 +55,8 @@ def report_json(
     source: dict[str, Any],
     result: dict[str, Any],
     serving: ServingProof | None = None,
+    framework: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything a machine may want to know of one conversion.
 
@@ -52,6 +66,8 @@ def report_json(
         source: `path` and `sha256` of the unfolded file.
         result: The same of the folded one.
         serving: How the file behaves when served, where that was tried.
+        framework: From `framework_json`.
+        notes: What the user should know of the source.
     """
     proven = {each.site: each for each in proof.sites} if proof else {}
     sites = []
@@ -75,6 +91,28 @@ def report_json(
         "sites": sites,
         "proof": proof_json(proof),
         "serving": _serving_json(serving),
+        "framework": framework,
+        "notes": list(notes),
+    }
+
+
+def framework_json(
+    framework: Framework | None, steps: FrameworkProof | None, layers: Sequence[Layer]
+) -> dict[str, Any] | None:
+    """What the framework's model holds, and the error at each step from its own answer on."""
+    if framework is None:
+        return None
+    shown = {layer.norm for layer in layers if layer.value}
+    outputs = [{**asdict(each), "passed": each.passed} for each in steps.outputs] if steps else []
+    return {
+        "name": framework.name,
+        "format": framework.format.value,
+        "norms": len(framework.norms),
+        "not_found_in_graph": [n.layer for i, n in enumerate(framework.norms) if i not in shown],
+        "outputs": [{key: _number(value) for key, value in each.items()} for each in outputs],
+        "layers": [
+            {"layer": each.name, "value": each.value or None, "error": _number(each.error)} for each in layers
+        ],
     }
 
 
@@ -126,6 +164,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
     affine = decision.affine
     return {
         "site": decision.site,
+        "layer": decision.layer or None,
         "spelling": decision.spelling,
         "is_norm": decision.is_norm,
         "producer": decision.producer,

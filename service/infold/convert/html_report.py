@@ -11,6 +11,7 @@ from html import escape
 import numpy as np
 
 from infold.convert.fold_report import verdict
+from infold.convert.framework_proof import Steps
 from infold.convert.pipeline import Conversion
 from infold.fold import Decision, Outcome, Reason
 from infold.fold.affine import F64
@@ -70,6 +71,7 @@ def html_report(conversion: Conversion, sizes: tuple[int, int]) -> str:
     parts = [
         _heading(conversion),
         f'<p class="verdict {"good" if good else "soft"}">{escape(verdict(report, proof))}</p>',
+        _notes(conversion.notes),
         _facts(conversion, sizes),
         _errors(conversion) if proof is not None else "",
         _distributions(report.norms),
@@ -90,9 +92,23 @@ def _heading(conversion: Conversion) -> str:
     return f'<h1>{escape(name)} <span class="soft">folded by infold {escape(version)}</span></h1>'
 
 
+def _notes(notes: tuple[str, ...]) -> str:
+    return "".join(f"<p>{escape(note)}.</p>" for note in notes)
+
+
+def _first_step(conversion: Conversion) -> tuple[Steps, ...]:
+    """The output that is furthest off, if a framework has answered too."""
+    steps = conversion.framework.outputs if conversion.framework else ()
+    return tuple(sorted(steps, key=lambda each: each.folded)[-1:])
+
+
 def _facts(conversion: Conversion, sizes: tuple[int, int]) -> str:
     report, proof = conversion.report, conversion.proof
-    facts = [
+    facts = []
+    if framework := conversion.json["framework"]:
+        facts.append(("trained with", framework["name"]))
+        facts += [("framework to folded", f"{each.folded:.1e}") for each in _first_step(conversion)]
+    facts += [
         ("operators", f"{report.nodes_before} → {report.nodes_after}"),
         ("file", f"{_bytes(sizes[0])} → {_bytes(sizes[1])}"),
         ("norms folded", f"{len(report.folded)} of {len(report.norms)}"),

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infold.convert.frontends import onnx as onnx_frontend
-from infold.convert.pipeline import fold_source
+from infold.convert.calibration import Calibration, batch_moments
+from infold.convert.frontends.exported import Norm, Options
+from infold.convert.frontends.isolated import Progress
+from infold.convert.frontends.source import Source, open_source
+from infold.convert.layers import Layer, find_layers
+from infold.convert.moments import Moments, settled
+from infold.convert.norms import Place, find_places, with_parameters
+from infold.convert.pipeline import Sampling, fold_source
 from infold.fold import Decision, Outcome, Reason
 from infold.fold.affine import F64
 
-__all__ = ["NormView", "inspect"]
+__all__ = ["Inspection", "NormView", "inspect"]
 
 FLOAT16_MAX = 65504.0
+BATCH_ROWS = 32
+# Statistics that have come less far are told of.
+SETTLED = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +35,15 @@ class NormView:
     Attributes:
         decision: What folding would make of it.
         warnings: One sentence each.
+        norm: What the framework knows of it; None for plain ONNX.
+        settled: How far its statistics have come from their initial values (0 and 1) to the
+            moments of the calibration samples: 0 not at all, 1 there; None where not measured.
     """
 
     decision: Decision
     warnings: tuple[str, ...]
+    norm: Norm | None = None
+    settled: float | None = None
 
     def json(self) -> dict[str, Any]:
         """For machines: ranges as [smallest, largest], None where not recoverable."""
@@ -49,17 +64,94 @@ class NormView:
             "into_or_why": decision.why,
             "at": decision.at,
             "warnings": list(self.warnings),
+            "layer": decision.layer or None,
+            "kind": self.norm.kind if self.norm else None,
+            "momentum": self.norm.momentum if self.norm else None,
+            "momentum_is_share_of_the": self.norm.convention.value if self.norm else None,
+            "trainable": self.norm.trainable if self.norm else None,
+            "settled": self.settled,
         }
 
 
-def inspect(path: Path) -> tuple[NormView, ...]:
-    """Look at every norm of an ONNX file.
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspection:
+    """A whole model as a user sees it.
+
+    Attributes:
+        views: One a norm, in the order of the graph.
+        notes: On the source, and on norms of the framework's that the graph does not show.
+    """
+
+    views: tuple[NormView, ...]
+    notes: tuple[str, ...] = ()
+
+
+def inspect(
+    source: Path | str,
+    sampling: Sampling | None = None,
+    *,
+    calibration: Path | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Look at every norm of a model.
+
+    Args:
+        source: An ONNX file, what a framework left on disk, or `package.module:factory`.
+        sampling: Inputs for the framework to run on.
+        calibration: `.npz` with samples to hold the moving statistics against.
+        options: How to read the source.
+        progress: Told now and then what is being done.
 
     Raises:
-        SourceError: The file cannot be used.
+        SourceError: The source cannot be used.
+        SamplesError: Samples do not fit the model.
+        ProofError: The model does not run on the samples.
     """
-    _, _, report = fold_source(onnx_frontend.load(path))
-    return tuple(NormView(decision, tuple(_warnings(decision))) for decision in report.norms)
+    sampling = sampling or Sampling()
+    with open_source(source, options, sampling.file, sampling.shapes, progress) as opened:
+        layers: tuple[Layer, ...] = ()
+        notes: list[str] = []
+        if opened.framework is not None:
+            opened, layers, _ = find_layers(opened)
+        unfolded, _, report = fold_source(opened)
+        norms: dict[str, Norm] = {}
+        places, lost = find_places(unfolded, opened.framework, layers)
+        if opened.framework is not None:
+            norms = {layer.name: opened.framework.norms[layer.norm] for layer in layers}
+            report = with_parameters(report, opened.framework, layers)
+            notes += [*opened.framework.notes, *(f"'{each.name}': {each.why}" for each in lost)]
+        seen = {} if calibration is None else _moments(opened, places, calibration)
+    views = []
+    for decision in report.norms:
+        norm, place = norms.get(decision.layer), seen.get(decision.site)
+        come = settled(place[0].statistics, place[1]) if place else None
+        warnings = [*_warnings(decision), *_unsettled(norm or (place[0].norm if place else None), come)]
+        views.append(NormView(decision, tuple(warnings), norm, come))
+    return Inspection(tuple(views), tuple(notes))
+
+
+def _moments(source: Source, places: Sequence[Place], calibration: Path) -> dict[str, tuple[Place, Moments]]:
+    """What each norm sees on the calibration samples, by its name."""
+    samples = Calibration.read(calibration, source, BATCH_ROWS)
+    total: dict[str, Moments] = {}
+    for batch in batch_moments(source.ir(), source.folder, places, samples):
+        for name, each in batch.items():
+            total[name] = total[name].joined(each) if name in total else each
+    return {place.name: (place, total[place.name]) for place in places}
+
+
+def _unsettled(norm: Norm | None, come: float | None) -> Iterator[str]:
+    """A sentence where the statistics have not come far."""
+    if come is None or come > SETTLED:
+        return
+    words = (
+        f"its statistics have come {come:.0%} of the way from their initial values to these samples' moments"
+    )
+    if norm is not None and norm.keeps is not None and 0 < norm.keeps < 1 and 0 < come < 1:
+        steps = np.log1p(-come) / np.log(norm.keeps)
+        words += f", as after {steps:.3g} steps of momentum {norm.momentum:g}"
+    yield f"{words}; infold reestimate takes them from samples"
 
 
 def _range(numbers: F64) -> list[float | str]:

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -22,9 +21,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from infold.convert.fold_report import counted, report_json
+from infold.convert.behaviour import check_behaviour
+from infold.convert.fold_report import counted, framework_json, report_json
+from infold.convert.framework_proof import FrameworkProof, check_export, compare_steps
 from infold.convert.frontends import onnx as onnx_frontend
-from infold.convert.frontends.onnx import Source
+from infold.convert.frontends.exported import Options
+from infold.convert.frontends.isolated import Progress
+from infold.convert.frontends.source import Source, open_source
+from infold.convert.layers import Layer, find_layers
+from infold.convert.norms import with_parameters
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.convert.serving_session import ServingProof, prove_serving
 from infold.convert.verify import Model, Proof, prove
@@ -35,7 +40,15 @@ from infold.fold import FoldReport, fold_batch_norms
 from infold.runtime import add_disabled_optimizers
 from infold.tensors import MODEL_NAME, Array, Tensors
 
-__all__ = ["Conversion", "Sampling", "convert", "convert_to_repository", "fold_source", "verify"]
+__all__ = [
+    "Conversion",
+    "Sampling",
+    "convert",
+    "convert_to_repository",
+    "fold_source",
+    "staging",
+    "verify",
+]
 
 GOLDEN_ROWS = 4
 
@@ -52,9 +65,11 @@ class Sampling:
     file: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def take(self, model: onnx.ModelProto) -> Tensors:
-        """Samples for a model."""
-        signature = signature_of(model)
+    def take(self, source: Source) -> Tensors:
+        """Samples for a model; a framework has run on some already."""
+        if source.framework is not None:
+            return source.framework.samples
+        signature = signature_of(source.proto)
         if self.file is not None:
             return load_samples(self.file, signature)
         return draw_samples(signature, self.shapes)
@@ -70,6 +85,9 @@ class Conversion:
         proof: None where it was skipped.
         json: The report as written beside the model.
         serving: How it behaves when served; None where that was not tried.
+        framework: Each step from the framework's own answer on; None for plain ONNX.
+        notes: What the user should know of the source, a sentence each.
+        source_bytes: Size of the unfolded ONNX file, external data left out.
     """
 
     destination: Path
@@ -77,6 +95,21 @@ class Conversion:
     proof: Proof | None
     json: dict[str, Any]
     serving: ServingProof | None = None
+    framework: FrameworkProof | None = None
+    notes: tuple[str, ...] = ()
+    source_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How a conversion is to be done: what the arguments of `convert` say together."""
+
+    sampling: Sampling
+    options: Options
+    prove_it: bool
+    freeze: bool
+    progress: Progress | None
+    golden: bool = False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,43 +134,50 @@ def fold_source(source: Source, *, freeze: bool = False) -> tuple[ir.Model, ir.M
 
 
 def convert(
-    source: Path,
+    source: Path | str,
     destination: Path,
     sampling: Sampling | None = None,
     *,
     prove_it: bool = True,
     freeze: bool = False,
+    options: Options | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Fold a model, prove the result and write it with its report.
 
     Args:
-        source: An ONNX file.
+        source: An ONNX file, what a framework left on disk, or `package.module:factory`.
         destination: Where the folded ONNX goes; the report goes beside it as
             `<stem>.fold-report.json`. What is there is replaced.
         sampling: What to prove on.
         prove_it: False skips the proof; the report says so.
         freeze: Take inputs that are initializers too as constants, and drop them as inputs.
+        options: How to read a source that does not say everything itself.
+        progress: Told now and then what is being done.
 
     Raises:
         SourceError, TargetError, SamplesError: As named.
-        ProofError: Folded and unfolded differ; the destination is as it was.
+        ProofError: Framework, unfolded and folded model differ; the destination is as it was.
     """
-    _require_writable(source, destination)
-    with _staging(destination.parent) as stage:
-        conversion = _build(source, stage, destination, sampling or Sampling(), prove_it, freeze=freeze)
+    _require_writable(Path(source), destination)
+    how = _How(sampling or Sampling(), options or Options(), prove_it, freeze, progress)
+    with staging(destination.parent) as stage:
+        conversion = _build(source, stage, destination, how)
         for made in sorted(stage.iterdir(), key=lambda path: path.name == destination.name):
             os.replace(made, destination.parent / made.name)  # the model last
     return conversion
 
 
 def convert_to_repository(
-    source: Path,
+    source: Path | str,
     repository: Path,
     name: str,
     sampling: Sampling | None = None,
     *,
     prove_it: bool = True,
     freeze: bool = False,
+    options: Options | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Fold a model and add it to a model repository as the next version of `name`.
 
@@ -151,14 +191,13 @@ def convert_to_repository(
     if not MODEL_NAME.fullmatch(name):
         raise TargetError(repository / name, "a model name is letters, digits, '.', '_' and '-', not hidden")
     parent = repository / name
-    with _made(parent), _staging(parent) as stage:
+    with _made(parent), staging(parent) as stage:
         version = stage / "version"
         version.mkdir()
         number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
         final = parent / str(number) / "model.onnx"
-        conversion = _build(
-            source, version, final, sampling or Sampling(), prove_it, golden=True, freeze=freeze
-        )
+        how = _How(sampling or Sampling(), options or Options(), prove_it, freeze, progress, golden=True)
+        conversion = _build(source, version, final, how)
         while True:
             try:
                 version.chmod(0o755)
@@ -193,8 +232,22 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tuple[FoldReport, Proof]:
-    """Prove two files equal.
+def verify(
+    unfolded: Path | str,
+    folded: Path,
+    sampling: Sampling | None = None,
+    *,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> tuple[FoldReport, Proof]:
+    """Prove two models equal.
+
+    Args:
+        unfolded: The model as trained: any source.
+        folded: An ONNX file that should compute the same.
+        sampling: What to prove on.
+        options: As in `convert`.
+        progress: As in `convert`.
 
     Returns:
         What our own folding says of the norms in `unfolded`, and the proof; sites whose
@@ -203,15 +256,17 @@ def verify(unfolded: Path, folded: Path, sampling: Sampling | None = None) -> tu
     Raises:
         SourceError, SamplesError, ProofError: As named.
     """
-    left, right = onnx_frontend.load(unfolded), onnx_frontend.load(folded)
-    _require_same_interface(left.proto, right.proto)
-    model, _, report = fold_source(left)
-    proof = prove(
-        Model("unfolded", model, left.proto, left.folder),
-        Model("folded", right.ir(), right.proto, right.folder),
-        report.all_folded,
-        (sampling or Sampling()).take(left.proto),
-    )
+    sampling = sampling or Sampling()
+    right = onnx_frontend.load(folded)
+    with open_source(unfolded, options, sampling.file, sampling.shapes, progress) as left:
+        _require_same_interface(left.proto, right.proto)
+        model, _, report = fold_source(left)
+        proof = prove(
+            Model("unfolded", model, left.complete(), left.folder),
+            Model("folded", right.ir(), right.complete(), right.folder),
+            report.all_folded,
+            sampling.take(left),
+        )
     return report, proof
 
 
@@ -235,8 +290,12 @@ def _require_writable(source: Path, destination: Path) -> None:
 
 
 @contextmanager
-def _staging(parent: Path) -> Iterator[Path]:
-    """A hidden folder on the destination's own file system, gone afterwards."""
+def staging(parent: Path) -> Iterator[Path]:
+    """A hidden folder on the destination's own file system, gone afterwards.
+
+    Raises:
+        TargetError: Nothing can be written there.
+    """
     try:
         stage = Path(mkdtemp(prefix=".infold-", dir=parent))
     except OSError as failure:
@@ -249,58 +308,64 @@ def _staging(parent: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _build(
-    path: Path,
-    stage: Path,
-    final: Path,
-    sampling: Sampling,
-    prove_it: bool,
-    *,
-    golden: bool = False,
-    freeze: bool = False,
-) -> Conversion:
+def _build(path: Path | str, stage: Path, final: Path, how: _How) -> Conversion:
     """Build everything inside `stage`, under its final names."""
-    source = onnx_frontend.load(path)
-    unfolded, folded, report = fold_source(source, freeze=freeze)
+    with open_source(path, how.options, how.sampling.file, how.sampling.shapes, how.progress) as source:
+        if source.framework is None:
+            return _build_from(source, (), (), stage, final, how)
+        source, layers, outputs = find_layers(source)
+        notes = source.framework.notes if source.framework else ()
+        if source.framework is not None and how.prove_it:
+            check_export(source.framework, layers, outputs, source.proto.graph)
+            notes += check_behaviour(source.proto, source.folder, source.framework.samples, outputs)
+        return _build_from(source, layers, notes, stage, final, how)
+
+
+def _build_from(
+    source: Source, layers: tuple[Layer, ...], notes: tuple[str, ...], stage: Path, final: Path, how: _How
+) -> Conversion:
+    unfolded, folded, report = fold_source(source, freeze=how.freeze)
+    if source.framework is not None:
+        report = with_parameters(report, source.framework, layers)
     target = stage / final.name
-    outcome = "proven equal" if prove_it else "not verified"
-    proto = write_model(source, folded, f"{counted(report)}; {outcome}", target)
-    proof, serving = None, None
-    if prove_it:
+    outcome = "proven equal" if how.prove_it else "not verified"
+    written = write_model(source, folded, f"{counted(report)}; {outcome}", target)
+    proof, serving, steps = None, None, None
+    if how.prove_it:
+        proto = onnx.load(str(target), load_external_data=False)  # what is proven is what was written
         proof = prove(
-            Model("unfolded", unfolded, source.proto, source.folder),
+            Model("unfolded", unfolded, source.complete(), source.folder),
             Model("folded", folded, proto, stage),
             report.all_folded,
-            sampling.take(source.proto),
+            how.sampling.take(source),
         )
         if not proof.passed:
             raise ProofError(proof.failure(), proof.first_off.site if proof.first_off else None)
-        check_weights(folded, onnx.load(str(target), load_external_data=False), stage)
+        if source.framework is not None:
+            steps = compare_steps(
+                source.framework, layers, proof.results, proof.folded_results, source.proto.graph
+            )
+            if not steps.passed:
+                raise ProofError(steps.failure())
+        check_weights(folded, proto, stage)
         serving = prove_serving(target, proof)
-        if golden:
+        if how.golden:
             _write_golden(stage / "golden.npz", source.proto, proof)
             if serving is not None and serving.disabled_optimizers:
                 add_disabled_optimizers(stage / "model.toml", serving.disabled_optimizers)
     facts = report_json(
         report,
         proof,
-        source={"path": path.name, "sha256": source.sha256},
-        result={"path": final.name, "sha256": _digest(target)},
+        source={"path": source.path.name, "sha256": source.sha256},
+        result={"path": final.name, "sha256": written.sha256()},
         serving=serving,
+        framework=framework_json(source.framework, steps, layers),
+        notes=notes,
     )
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
-    return Conversion(final, report, proof, facts, serving)
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    for part in (path, path.with_name(f"{path.name}.data")):
-        if part.exists():
-            with part.open("rb") as content:
-                for block in iter(lambda: content.read(2**22), b""):
-                    digest.update(block)
-    return digest.hexdigest()
+    size = source.path.stat().st_size if source.framework is None else source.proto.ByteSize()
+    return Conversion(final, report, proof, facts, serving, steps, notes, size)
 
 
 def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:

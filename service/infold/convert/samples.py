@@ -14,7 +14,7 @@ from numpy.random import Generator
 from infold.errors import InvalidInputError, SamplesError
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
-__all__ = ["draw_samples", "load_samples", "signature_of"]
+__all__ = ["draw_samples", "load_samples", "read_samples", "signature_of"]
 
 SEED = 20150306
 # Rows along an open batch axis: fewer where a row is large, since a proof keeps the values at
@@ -114,15 +114,11 @@ def _draw(spec: TensorSpec, shape: tuple[int, ...], rng: Generator) -> Array:
     return rng.standard_normal(shape).astype(spec.dtype)
 
 
-def load_samples(path: Path, signature: Signature) -> Tensors:
-    """Read samples from an `.npz` file.
-
-    Arrays are named like the inputs, or `in.<input>` as in a golden file, in which
-    case all others are passed over. Numbers are cast to the input's type where
-    that loses nothing.
+def read_samples(path: Path) -> dict[str, Array]:
+    """Arrays of an `.npz` file by the inputs they are meant for, whatever the model.
 
     Raises:
-        SamplesError: The file cannot be read, or does not hold exactly the model's inputs.
+        SamplesError: The file cannot be read.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -142,18 +138,39 @@ def load_samples(path: Path, signature: Signature) -> Tensors:
     ) as broken:
         raise SamplesError(f"{path}: not an .npz file of plain arrays") from broken
     if any(name.startswith("in.") for name in arrays):
-        golden = {n.removeprefix("in."): a for n, a in arrays.items() if n.startswith("in.")}
-        arrays = golden
+        return {n.removeprefix("in."): a for n, a in arrays.items() if n.startswith("in.")}
+    return arrays
+
+
+def load_samples(path: Path, signature: Signature, besides: str | None = None) -> dict[str, Array]:
+    """Read samples from an `.npz` file.
+
+    Arrays are named like the inputs, or `in.<input>` as in a golden file, in which
+    case all others are passed over. Numbers are cast to the input's type where
+    that loses nothing.
+
+    Args:
+        path: The file.
+        signature: The model's inputs.
+        besides: An array that is no input and is given back too.
+
+    Raises:
+        SamplesError: The file cannot be read, or does not hold exactly the model's inputs.
+    """
+    arrays = read_samples(path)
     known = ", ".join(each.name for each in signature.inputs)
+    if besides is not None and besides not in arrays:
+        raise SamplesError(f"{path}: holds no array '{besides}'")
     for name in arrays:
-        if signature.input(name) is None:
+        if signature.input(name) is None and name != besides:
             raise SamplesError(f"{path}: the model has no input '{name}'; it has {known}")
     samples = {}
     for spec in signature.inputs:
         if spec.name not in arrays:
             raise SamplesError(f"{path}: holds no array for input '{spec.name}'")
         samples[spec.name] = _fitted(path, spec, arrays[spec.name])
-    return _fitting(samples, signature)
+    fitting = dict(_fitting(samples, signature))
+    return fitting if besides is None else {**fitting, besides: arrays[besides]}
 
 
 def _fitting(samples: dict[str, Array], signature: Signature) -> Tensors:

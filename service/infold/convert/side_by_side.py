@@ -13,13 +13,12 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
-__all__ = ["Model", "run_both"]
+__all__ = ["Model", "run_both", "run_inside"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +76,33 @@ def run_both(
     return oracle, (_evaluate(unfolded, common, samples), _evaluate(folded, exposed, samples))
 
 
+def run_inside(
+    proto: onnx.ModelProto, folder: Path, names: Sequence[str], samples: Tensors
+) -> dict[str, Array]:
+    """Run one model as it is, and look inside.
+
+    Args:
+        proto: The model.
+        folder: Where its external data lies.
+        names: Inner values to look at.
+        samples: Inputs by name.
+
+    Returns:
+        Its outputs and the inner values, by name.
+
+    Raises:
+        ProofError: It runs nowhere, or the runtime crashed on it.
+    """
+    with TemporaryDirectory(prefix="infold-run-") as scratch:
+        model = Model("exported", ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), proto, folder)
+        try:
+            return run_isolated([_run(model, names, samples, Path(scratch))])[0]
+        except NoKernelError:
+            return _evaluate(model, names, samples)
+        except SessionError as failure:
+            raise ProofError(f"the exported model does not run: {failure.detail}") from failure
+
+
 def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) -> Run:
     path = scratch / f"{model.label}.onnx"
     with _Exposed(model.proto, names) as proto:
@@ -85,6 +111,8 @@ def _run(model: Model, names: Sequence[str], samples: Tensors, scratch: Path) ->
 
 
 def _evaluate(model: Model, names: Sequence[str], samples: Tensors) -> dict[str, Array]:
+    from onnx.reference import ReferenceEvaluator  # slow to import and rarely needed
+
     try:
         with _Exposed(model.proto, names) as proto:
             complete = onnx.ModelProto()

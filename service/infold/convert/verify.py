@@ -76,7 +76,8 @@ class Proof:
         sites: One an accessible folded norm, in graph order.
         unseen: Folded norms whose own value is in no second model any more: inside subgraphs,
             or followed by another fold, which is looked at in their stead.
-        samples, results: What went in, and what the unfolded model made of it.
+        samples: What went in.
+        results, folded_results: What the unfolded and the folded model made of it.
     """
 
     oracle: str
@@ -86,6 +87,7 @@ class Proof:
     unseen: tuple[str, ...] = ()
     samples: Tensors = field(default_factory=dict)
     results: Tensors = field(default_factory=dict)
+    folded_results: Tensors = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -171,7 +173,8 @@ def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples
     names = [value.name for value in unfolded.proto.graph.output]
     outputs = tuple(compare_output(name, left[name], right[name], spread) for name in names)
     rows = next((array.shape[0] for array in samples.values() if array.ndim), 1)
-    return Proof(oracle, rows, outputs, sites, unseen, samples, {name: left[name] for name in names})
+    results, folded_results = ({name: side[name] for name in names} for side in (left, right))
+    return Proof(oracle, rows, outputs, sites, unseen, samples, results, folded_results)
 
 
 # -- which values to look at ----------------------------------------------------------------------

@@ -5,6 +5,7 @@ numpy and onnx_ir, nothing else. Start with `affine.py` (the algebra), then
 can go), `driver.py` (the loop).
 """
 
+from infold.fold import deferred  # noqa: F401 - first, so that it is what imports onnx_ir
 from infold.fold.affine import Affine
 from infold.fold.driver import fold_batch_norms
 from infold.fold.layouts import LinearOp, linear_op

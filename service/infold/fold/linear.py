@@ -14,10 +14,11 @@ import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import IO
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from infold.fold.affine import F64, Affine
 from infold.fold.report import Reason, Refused
@@ -26,8 +27,10 @@ from infold.tensors import Array
 
 __all__ = ["Border", "FoldedBias", "FoldedTensor", "Linear", "Weight"]
 
-# Elements of one float64 block: 8 MiB, which stays in reach of the cache.
-BLOCK_ELEMENTS = 2**20
+Float = TypeVar("Float", bound=np.floating[Any])
+
+# Elements of one float64 block: 1 MiB, which stays in a core's own cache from one step to the next.
+BLOCK_ELEMENTS = 2**17
 # Bytes read of a mapped file before its pages are given back.
 RELEASE_BYTES = 64 * 2**20
 
@@ -38,6 +41,13 @@ LIMITS: Mapping[ir.DataType, tuple[float, float]] = {
     ir.DataType.FLOAT: ((2 - 2.0**-23) * 2.0**127, 2.0**-126),
     ir.DataType.DOUBLE: (float(np.finfo(np.float64).max), 2.0**-1022),
 }
+
+
+class Sink(Protocol):
+    """What a weight is written to: a file, or whatever else takes bytes."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take these bytes."""
 
 
 class Border(Enum):
@@ -126,14 +136,18 @@ class Weight:
         return channels.reshape(shape)
 
     def blocks(self) -> Iterator[tuple[slice, F64]]:
-        """The weight in float64, a few rows of stored axis 0 at a time.
+        """The weight in float64, a few rows of stored axis 0 at a time."""
+        return self._blocks_in(np.float64)
+
+    def _blocks_in(self, dtype: type[Float]) -> Iterator[tuple[slice, NDArray[Float]]]:
+        """The weight in any dtype.
 
         Every block is the same scratch memory: whoever wants to keep one copies it. Pages
         of a mapped file are given back as they have been read.
         """
         row = self.stored[:1].size
         step = min(max(1, BLOCK_ELEMENTS // max(1, row)), max(1, self.stored.shape[0]))
-        scratch = np.empty((step, *self.stored.shape[1:]))
+        scratch = np.empty((step, *self.stored.shape[1:]), dtype)
         read = 0
         for start in range(0, self.stored.shape[0], step):
             rows = slice(start, min(start + step, self.stored.shape[0]))
@@ -149,11 +163,13 @@ class Weight:
     def peaks(self) -> F64:
         """The largest magnitude of each output channel, float64 [O]."""
         found = np.zeros(self.outputs)
-        for rows, block in self.blocks():
+        # A magnitude is exact in the type it is stored in; but numpy is slow at computing with halves.
+        dtype = np.float32 if self.stored.dtype == np.float32 else np.float64
+        for rows, block in self._blocks_in(dtype):
             self.raise_peaks(found, rows, np.abs(block, out=block))
         return found
 
-    def raise_peaks(self, peaks: F64, rows: slice, block: F64) -> None:
+    def raise_peaks(self, peaks: F64, rows: slice, block: Array) -> None:
         """Lift `peaks` [O] to the largest element of each output channel in a block of rows."""
         kept = {0, self.out_axis} if self._is_share(self.out_axis, self.in_axis) else {self.out_axis}
         found = block.max(axis=tuple(axis for axis in range(block.ndim) if axis not in kept))
@@ -196,11 +212,11 @@ class FoldedTensor(ir.LazyTensor):
 
     def exact_blocks(self) -> Iterator[tuple[slice, F64]]:
         """The product in float64, unrounded, block by block along stored axis 0."""
-        out = self.weight.along(self.out_scale, self.weight.out_axis)
-        inner = self.weight.along(self.in_scale, self.weight.in_axis)
+        sides = ((self.out_scale, self.weight.out_axis), (self.in_scale, self.weight.in_axis))
+        factors = [self.weight.along(scale, axis) for scale, axis in sides if (scale != 1).any()]
         for rows, block in self.weight.blocks():
-            block *= _rows(out, rows)
-            block *= _rows(inner, rows)
+            for factor in factors:
+                block *= _rows(factor, rows)
             yield rows, block
 
     def exact(self) -> F64:
@@ -240,7 +256,7 @@ class FoldedTensor(ir.LazyTensor):
             product[rows] = rounded(block, self.weight.dtype)
         return ir.Tensor(product, dtype=self.weight.dtype, name=self.name)
 
-    def tofile(self, file: IO[bytes]) -> None:
+    def tofile(self, file: Sink) -> None:
         """Write the rounded bytes block by block, so that no whole copy is ever held."""
         dtype = self.weight.dtype
         for _, block in self.exact_blocks():

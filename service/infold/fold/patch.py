@@ -94,7 +94,8 @@ class Editor:
     ONNX wants the names of values unique across a graph and all its subgraphs.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, suffix: str = SUFFIX) -> None:
+        self._suffix = suffix
         self._bodies = {function.graph for function in model.functions.values()}
         self._taken: set[str | None] = {None, ""}
         self._origin: dict[tuple[ir.Graph, str], str] = {}
@@ -119,7 +120,7 @@ class Editor:
 
     def fresh(self, like: str | None) -> str:
         """A name that is not in use yet, made from another."""
-        stem = (like or "value").removesuffix(SUFFIX) + SUFFIX
+        stem = (like or "value").removesuffix(self._suffix) + self._suffix
         name, count = stem, 1
         while name in self._taken:
             count += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from infold.convert.frontends.formats import Format
 from infold.convert.frontends.tidy import tidy
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.errors import InfoldError, SourceError
+from infold.tensors import Signature, Tensors
 
 __all__ = ["OtherBackendError", "main"]
 
@@ -89,9 +91,10 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
     onnx.save(proto, str(folder / "model.onnx"), save_as_external_data=external, location="model.onnx.data")
     signature = signature_of(proto)
     if request.samples is not None:
-        samples = load_samples(request.samples, signature)
+        samples: Tensors = load_samples(request.samples, signature)
     else:
-        samples = draw_samples(signature, request.shapes)
+        shapes = _with_neighbours(request.shapes or exported.shapes, signature)
+        samples = draw_samples(signature, shapes)
     answer = exported.run(samples)
     lacking = {spec.name for spec in signature.outputs} ^ set(answer.outputs)
     if lacking:
@@ -107,6 +110,15 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
         replace(answer, outputs=outputs),
     )
     framework.save(folder)
+
+
+def _with_neighbours(
+    shapes: Mapping[str, tuple[int, ...]], signature: Signature
+) -> dict[str, tuple[int, ...]]:
+    """At least two rows where the batch axis is open: one alone shows nothing of its neighbours."""
+    if not signature.is_batched:
+        return dict(shapes)
+    return {name: (max(2, shape[0]), *shape[1:]) if shape else shape for name, shape in shapes.items()}
 
 
 def _fail(folder: Path, kind: str, detail: str, **more: str) -> None:

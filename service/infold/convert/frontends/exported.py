@@ -178,6 +178,8 @@ class Exported:
         norms: All batch normalizations of the framework's model.
         run: The framework's own inference on samples named like the ONNX inputs.
         notes: What the user should be told, a sentence each.
+        shapes: Of inputs the source itself brings along, by name; samples are drawn so where
+            the user gives neither samples nor shapes.
     """
 
     framework: str
@@ -185,6 +187,7 @@ class Exported:
     norms: tuple[Norm, ...]
     run: Callable[[Tensors], Answer]
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,7 @@ def run_frontend(request: Request, folder: Path, progress: Progress | None = Non
         facts = json.loads(failure.read_text(encoding="utf-8"))
         failure.unlink()
         if facts["kind"] == "other-backend" and facts["backend"] != request.backend:
-            return run_frontend(replace(request, backend=facts["backend"]), folder, progress)
+            return _other_backend(request, facts, folder, progress)
         if facts["kind"] == "refused":
             raise SourceError(request.source, facts["detail"].removeprefix(f"{request.source}: "))
         raise FrameworkError(request.source, facts["detail"], _log(folder))
@@ -50,6 +50,19 @@ def run_frontend(request: Request, folder: Path, progress: Progress | None = Non
         detail = f"the framework's process died of {cause}"
         raise FrameworkError(request.source, detail, _log(folder))
     return Framework.load(folder)
+
+
+def _other_backend(
+    request: Request, facts: dict[str, str], folder: Path, progress: Progress | None
+) -> Framework:
+    """Once more on another backend; where that fails too, the first one's reason counts as well."""
+    try:
+        return run_frontend(replace(request, backend=facts["backend"]), folder, progress)
+    except FrameworkError:
+        raise
+    except SourceError as second:
+        detail = f"{second.detail}; on {request.backend}: {facts['detail']}"
+        raise SourceError(request.source, detail) from second
 
 
 def _run(request: Request, folder: Path, progress: Progress | None) -> int:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx_ir.passes.common import ShapeInferencePass
 
 from infold.convert.frontends.exported import Framework
+from infold.convert.wire import split
 from infold.errors import SourceError
 
 __all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load"]
@@ -31,26 +33,45 @@ class Source:
 
     Attributes:
         path: Where it came from.
-        sha256: Digest of the file, and of the external data after it.
-        proto: The model; external data still outside.
+        proto: The model; external data still outside, the data of `weights` missing.
         folder: Where its external data lies.
+        weights: Data of large initializers of the main graph, as it lies in the file.
         framework: What its framework says and computes; None for plain ONNX.
     """
 
     path: Path
-    sha256: str
     proto: onnx.ModelProto
     folder: Path
+    _digest: Future[str]
+    weights: Mapping[str, memoryview] = field(default_factory=dict)
     framework: Framework | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file, and of the external data after it; waits until it is known."""
+        return self._digest.result()
+
+    def complete(self) -> onnx.ModelProto:
+        """The model with all its weights, as others want it; external data still outside."""
+        return _completed(self.proto, self.weights)
+
+    def exported_by(self, framework: Framework, path: Path, sha256: str) -> Source:
+        """This model as a framework's export of another file, all weights in its proto."""
+        known: Future[str] = Future()
+        known.set_result(sha256)
+        return Source(path, self.complete(), self.folder, known, framework=framework)
 
     def ir(self) -> ir.Model:
         """The model for the fold floor: shapes inferred, external data mapped, not read."""
-        model = ir.from_proto(self.proto)
+        model = ir.from_proto(_with_shapes(self.proto))
+        for name, data in self.weights.items():
+            value = model.graph.initializers[name]
+            header = value.const_value
+            assert header is not None
+            array = np.frombuffer(data, header.dtype.numpy()).reshape(header.shape.numpy())
+            value.const_value = ir.Tensor(array, header.dtype, name=name)
         for graph in model.graphs():
             ir.external_data.set_base_dir(graph, self.folder)
-        infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-        with suppress(Exception):  # shapes only help; the graph itself has been checked
-            infer(model)
         return model
 
 
@@ -62,22 +83,21 @@ def load(path: Path) -> Source:
             opset, or with external data outside its own folder; says which.
     """
     content = _read(path)
+    skeleton, weights = split(content)
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto.ParseFromString(skeleton)
     except DecodeError as broken:
         raise SourceError(path, "not an ONNX file, or truncated") from broken
     if not proto.graph.node and not proto.graph.output:
         raise SourceError(path, "not an ONNX file: it holds no graph")
-    digest = sha256(content)
-    del content
     folder = path.resolve().parent
-    for location in sorted(_check_external(path, folder, proto)):
-        with (folder / location).open("rb") as data:
-            for block in iter(lambda: data.read(2**22), b""):
-                digest.update(block)
-    _check(path, proto)
-    return Source(path, digest.hexdigest(), _within_range(path, proto), folder)
+    outside = [folder / location for location in sorted(_check_external(path, folder, proto))]
+    digest = _in_background(content, outside)
+    _check(path, proto, weights)
+    if _opset(proto) > MAX_OPSET:
+        proto, weights = _downgraded(path, _completed(proto, weights)), {}
+    return Source(path, _runnable(proto), folder, digest, weights)
 
 
 def in_memory(proto: onnx.ModelProto) -> Source:
@@ -87,14 +107,51 @@ def in_memory(proto: onnx.ModelProto) -> Source:
         SourceError: It is not valid; its name stands for the path.
     """
     name = Path(proto.graph.name or "model")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    content = proto.SerializeToString(deterministic=True)
+    skeleton, weights = split(content)
+    copy = onnx.ModelProto.FromString(skeleton)
     try:
-        onnx.checker.check_model(copy)
+        onnx.checker.check_model(_emptied(copy, weights))
     except (onnx.checker.ValidationError, ValueError) as invalid:
         raise SourceError(name, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
-    digest = sha256(copy.SerializeToString(deterministic=True)).hexdigest()
-    return Source(name, digest, _within_range(name, copy), Path())
+    digest = _in_background(content)
+    if _opset(copy) > MAX_OPSET:
+        copy, weights = _downgraded(name, _completed(copy, weights)), {}
+    return Source(name, _runnable(copy), Path(), digest, weights)
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all shapes that can be inferred; the data of large weights is not asked for."""
+    with suppress(Exception):  # shapes only help; the graph itself has been checked
+        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    return proto
+
+
+def _completed(proto: onnx.ModelProto, weights: Mapping[str, memoryview]) -> onnx.ModelProto:
+    complete = onnx.ModelProto()
+    complete.CopyFrom(proto)
+    for tensor in complete.graph.initializer:
+        if tensor.name in weights:
+            tensor.raw_data = bytes(weights[tensor.name])
+    return complete
+
+
+def _in_background(content: bytes, files: Collection[Path] = ()) -> Future[str]:
+    """The digest of these bytes and then these files, taken while something else is being done."""
+
+    def digested() -> str:
+        digest = sha256(content)
+        for file in files:
+            with file.open("rb") as data:
+                for block in iter(lambda: data.read(2**22), b""):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    pool = ThreadPoolExecutor(1, "infold-digest")
+    try:
+        return pool.submit(digested)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _read(path: Path) -> bytes:
@@ -110,33 +167,65 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _check(path: Path, proto: onnx.ModelProto) -> None:
+def _check(path: Path, proto: onnx.ModelProto, weights: Collection[str]) -> None:
+    """Refuse what is no valid model; `weights` names initializers whose data is known to be sound."""
     try:
-        # A path lets the checker follow external data; beyond 2 GB it must be one anyway.
-        onnx.checker.check_model(str(path.resolve()))
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(proto)):
+            onnx.checker.check_model(str(path.resolve()))  # only a path lets it follow external data
+        else:
+            onnx.checker.check_model(_emptied(proto, weights))
     except onnx.checker.ValidationError as invalid:
         raise SourceError(path, f"not a valid ONNX model: {_one_line(invalid)}") from invalid
     except (RuntimeError, ValueError, OSError) as failure:
         raise SourceError(path, f"cannot be checked: {_one_line(failure)}") from failure
+    for tensor in _tensors(proto):
+        if tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            _check_size(path, tensor)
     newest = onnx.defs.onnx_opset_version()
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
             raise SourceError(path, f"opset {opset.version} is unknown; the newest is {newest}")
 
 
+def _check_size(path: Path, tensor: onnx.TensorProto) -> None:
+    """Refuse more data than the shape asks for; the checker only refuses less."""
+    try:
+        given, needed = len(tensor.raw_data), ir.TensorProtoTensor(tensor).nbytes
+    except (TypeError, ValueError) as unknown:
+        raise SourceError(path, f"'{tensor.name}' has unknown data type {tensor.data_type}") from unknown
+    if given != needed:
+        raise SourceError(path, f"'{tensor.name}' has {given} bytes, its shape needs {needed}")
+
+
+def _emptied(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto:
+    """A model that the checker does not miss the named weights in: they are tensors of length 0."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.name in weights:
+            tensor.dims[:] = [0]
+    return copy
+
+
 def _one_line(failure: BaseException) -> str:
     return " ".join(str(failure).split())[:400]
 
 
-def _within_range(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model at an opset and IR version that onnxruntime loads."""
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
-    if opset > MAX_OPSET:
-        try:
-            proto = onnx.version_converter.convert_version(proto, MAX_OPSET)
-        except Exception as failure:
-            detail = f"opset {opset} is newer than onnxruntime's {MAX_OPSET} and has no way back"
-            raise SourceError(path, f"{detail}: {_one_line(failure)}") from failure
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _downgraded(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at an opset that onnxruntime loads."""
+    try:
+        return onnx.version_converter.convert_version(proto, MAX_OPSET)
+    except Exception as failure:
+        detail = f"opset {_opset(proto)} is newer than onnxruntime's {MAX_OPSET} and has no way back"
+        raise SourceError(path, f"{detail}: {_one_line(failure)}") from failure
+
+
+def _runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, changed so that onnxruntime does not choke on it."""
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     _cut_empty_outputs(proto.graph)
     return proto
@@ -155,7 +244,7 @@ def _cut_empty_outputs(graph: onnx.GraphProto) -> None:
 def _check_external(path: Path, folder: Path, proto: onnx.ModelProto) -> set[str]:
     """Locations of all external data, each a plain file inside the model's folder."""
     locations = set()
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors_of(proto.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         facts = {entry.key: entry.value for entry in tensor.external_data}
@@ -191,14 +280,25 @@ def _check_range(path: Path, place: str, facts: dict[str, str], size: int, tenso
         raise SourceError(path, f"{place} has {given} bytes, the tensor needs {needed}")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor, those of sparse ones and of functions included."""
+    yield from _tensors_of(proto.graph)
+    for function in proto.functions:
+        yield from _tensors_in(function.node)
+
+
+def _tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_in(graph.node)
+
+
+def _tensors_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
-            for inner in attribute.graphs:
-                yield from _tensors(inner)
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors_of(inner)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,7 +54,7 @@ def open_source(
         request = Request(text, found, options, samples, shapes or {})
         framework = run_frontend(request, folder, progress)
         exported = onnx_frontend.load(folder / "model.onnx")
-        yield replace(exported, path=Path(source), sha256=_digest(text, options), framework=framework)
+        yield exported.exported_by(framework, Path(source), _digest(text, options))
 
 
 def _require_existing(source: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,9 +13,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from infold.convert.frontends.onnx import MAX_IR_VERSION
 
-__all__ = ["BATCH", "tidy"]
+__all__ = ["BATCH", "SCOPES", "tidy"]
 
 BATCH = "batch"
+# Where torch's exporter notes the modules that a node was called in, outermost first.
+SCOPES = "pkg.torch.onnx.name_scopes"
+# What TensorFlow puts before the names of a function's nodes.
+CALLED = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+# What a module is all by itself; other nodes are but a step in one.
+MODULES = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -19,11 +29,15 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     All-zero biases of convolutions go (one exporter writes them in the wrong rank), and so
     do nodes and initializers that nothing reads, stated inner shapes and unused opsets. An
-    open batch axis has one name on all inputs and outputs.
+    open batch axis has one name on all inputs and outputs. What an exporter noted beside the
+    graph (call stacks with paths of this machine) goes too; only the module a node belongs to
+    is kept, as its name.
     """
     model = ir.from_proto(proto)
+    taken: set[str] = set()
     for node in model.graph:
         _drop_zero_bias(node)
+        _name_after_module(node, taken)
     RemoveUnusedNodesPass()(model)
     used = {node.domain for graph in model.graphs() for node in graph} | {
         "",
@@ -34,6 +48,7 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
     result = ir.to_proto(model)
     result.ir_version = min(result.ir_version, MAX_IR_VERSION)
     del result.graph.value_info[:]
+    _forget_notes(result)
     _name_batch_axis(result.graph)
     return result
 
@@ -44,6 +59,31 @@ def _drop_zero_bias(node: ir.Node) -> None:
     tensor = ir.convenience.get_const_tensor(node.inputs[2])
     if tensor is not None and not np.any(tensor.numpy()):
         node.resize_inputs(2)
+
+
+def _name_after_module(node: ir.Node, taken: set[str]) -> None:
+    """`blocks.0.conv` where torch's exporter has noted it, else the name as it is; unique."""
+    noted = node.metadata_props.get(SCOPES)
+    name = CALLED.sub("", node.name or "")
+    if noted is not None:
+        *modules, call = [""] + [scope for scope in literal_eval(noted) if scope]
+        is_module = node.op_type in MODULES and modules[-1:] != [""]
+        name = modules[-1] if is_module else "/".join(part for part in (*modules[-1:], call) if part)
+    unique, count = name, 1
+    while unique and unique in taken:
+        count += 1
+        unique = f"{name}:{count}"
+    taken.add(unique)
+    node.name = unique
+
+
+def _forget_notes(proto: onnx.ModelProto) -> None:
+    graph = proto.graph
+    del proto.metadata_props[:]
+    parts: list[Any] = [graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _name_batch_axis(graph: onnx.GraphProto) -> None:
