@@ -16,11 +16,12 @@ import pytest
 import tensorflow as tf
 
 import oracle
-import tf1_graphs
+from frontends import tf1_graphs
 from infold.convert.frontends.exported import Call, Convention, Exported, Norm, Options, Request
-from infold.convert.frontends.formats import recognise
+from infold.convert.frontends.formats import Format, recognise
 from infold.convert.frontends.onnx import in_memory
 from infold.convert.frontends.source import open_source
+from infold.convert.frontends.tensorflow import open_model
 from infold.convert.frontends.tidy import tidy
 from infold.convert.samples import draw_samples, signature_of
 from infold.errors import SourceError
@@ -47,8 +48,6 @@ class Checked:
     """A model exported in this process, proven, folded and proven again."""
 
     def __init__(self, source: Path | str, *, tolerance: float = EXPORT, **options: object) -> None:
-        from infold.convert.frontends.tensorflow import open_model
-
         text = str(source)
         shapes = options.pop("shapes", {})
         request = Request(text, recognise(text), Options(**options), shapes=shapes)
@@ -118,8 +117,6 @@ def found(call: Call, values: dict[str, Array]) -> list[str]:
 
 def refusal(source: Path | str, **options: object) -> str:
     """What the user reads instead of a model; one line."""
-    from infold.convert.frontends.tensorflow import open_model
-
     text = str(source)
     with pytest.raises(SourceError) as refused:
         open_model(Request(text, options.pop("format", None) or recognise(text), Options(**options)))
@@ -146,7 +143,7 @@ def assert_statistics(norm: Norm, channels: int) -> None:
 @pytest.fixture(scope="module")
 def keras_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keras")
-    script = Path(__file__).parents[1] / "tf_saved_models.py"
+    script = Path(__file__).with_name("tf_saved_models.py")
     subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
     return folder
 
@@ -446,6 +443,25 @@ def test_inner_tensors_can_be_named_as_inputs_and_outputs(tmp_path: Path) -> Non
     assert set(model.norms) == {"head/bn"}
 
 
+def test_a_fixed_batch_stays_fixed_and_is_told(tmp_path: Path) -> None:
+    """The model takes no other, and the user reads how to save one that does."""
+
+    def build() -> None:
+        tf.multiply(v1.placeholder(tf.float32, [1, 3], name="x"), 2.0, name="y")
+
+    (note,) = Checked(frozen(tmp_path / "f.pb", build)).exported.notes
+    assert "'x' has a fixed batch of 1" in note
+
+
+def test_two_exports_of_one_source_are_the_same(plain: Path) -> None:
+    """The exporter walks over sets; its process is given one order."""
+    protos = []
+    for _ in range(2):
+        with open_source(plain, Options(signature="fused")) as source:
+            protos.append(source.proto.SerializeToString(deterministic=True))
+    assert protos[0] == protos[1]
+
+
 def test_a_keep_probability_with_a_default_is_left_at_it(tmp_path: Path) -> None:
     """Nobody wants to feed it, and its default means no dropout."""
     graph = tf.Graph()
@@ -471,8 +487,6 @@ def frozen(path: Path, build: object) -> str:
 
 def test_folders_that_hold_no_saved_model_are_refused(tmp_path: Path) -> None:
     """Missing, truncated and empty."""
-    from infold.convert.frontends.formats import Format
-
     assert "holds no saved_model.pb" in refusal(tmp_path, format=Format.SAVED_MODEL)
     (tmp_path / "saved_model.pb").write_bytes(b"\x0a\xff\xff\x01")
     assert "damaged or truncated" in refusal(tmp_path)
