@@ -72,6 +72,7 @@ def _run(request: Request, folder: Path, progress: Progress | None) -> int:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "-1",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",  # tf2onnx walks over sets: the same export each time
     }
     command = [sys.executable, "-c", "from infold.convert.frontends.child import main; main()", str(folder)]
     began = time.monotonic()

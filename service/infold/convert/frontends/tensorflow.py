@@ -83,7 +83,7 @@ def _open_signature(request: Request, path: Path) -> Exported:
         return Answer(outputs, _calls(frozen, found, samples))
 
     proto = convert(frozen, path)
-    return Exported(FRAMEWORK, proto, found.norms, run, (*notes, *_notes(found)))
+    return Exported(FRAMEWORK, proto, found.norms, run, (*notes, *_notes(found, proto)))
 
 
 # -- TensorFlow 1 ---------------------------------------------------------------------------------
@@ -123,7 +123,9 @@ def _open_graph(request: Request, given: Graph) -> Exported:
             "TensorFlow itself cannot run this graph because of its training branch; "
             "the proof is against the graph without that branch"
         )
-    return Exported(FRAMEWORK, proto, norms, run_pinned if is_broken else run, (*notes, *_notes(found)))
+    return Exported(
+        FRAMEWORK, proto, norms, run_pinned if is_broken else run, (*notes, *_notes(found, proto))
+    )
 
 
 def _original(
@@ -194,9 +196,16 @@ def _require_inference(source: str, found: Found) -> None:
         )
 
 
-def _notes(found: Found) -> list[str]:
-    return [
+def _notes(found: Found, proto: onnx.ModelProto) -> list[str]:
+    live = [
         f"{layer} normalizes by the statistics of each batch, also in inference, and cannot be folded; "
         "save the model with training=False"
         for layer, _ in found.live
     ]
+    fixed = [
+        f"input '{spec.name}' has a fixed batch of {spec.shape[0]}: the exported model takes no other; "
+        "save the model with None as its first dimension for an open batch"
+        for spec in signature_of(proto).inputs
+        if spec.shape and isinstance(spec.shape[0], int)
+    ]
+    return [*live, *fixed]

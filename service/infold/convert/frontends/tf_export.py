@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import onnx
+import tensorflow as tf
 import tf2onnx
 from tf2onnx import tf_loader
 from tf2onnx.optimizer import back_to_back_optimizer, transpose_optimizer
 
-from infold.convert.frontends.tf_frozen import Frozen
+from infold.convert.frontends.tf_frozen import Frozen, GraphDef, constant_node, node_of
 from infold.convert.frontends.tf_signatures import freeze_signature, load
 from infold.errors import SourceError
 
@@ -50,7 +52,7 @@ def convert(frozen: Frozen, source: Path | str) -> onnx.ModelProto:
     names = {tensor: name for name, tensor in (*frozen.inputs.items(), *frozen.outputs.items())}
     with unfolded(), _quiet():
         converted: tuple[onnx.ModelProto, Any] = tf2onnx.convert.from_graph_def(
-            frozen.graph,
+            _with_constant_shapes(frozen.graph),
             name="model",
             input_names=list(frozen.inputs.values()),
             output_names=list(frozen.outputs.values()),
@@ -101,6 +103,38 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _with_constant_shapes(graph: GraphDef) -> GraphDef:
+    """A copy in which a Reshape to all but one known length has a constant shape.
+
+    Layers that flatten compute the batch's length first; tf2onnx sees through that or
+    not, by the order in which it happens to meet the nodes.
+    """
+    copy = type(graph)()
+    copy.CopyFrom(graph)
+    nodes = {node.name: node for node in copy.node}
+    shapes = []
+    for node in nodes.values():
+        pack = nodes[node_of(node.input[1])] if node.op == "Reshape" else None
+        if pack is None or pack.op != "Pack":
+            continue
+        lengths = [_length(nodes[node_of(each)]) for each in pack.input if not each.startswith("^")]
+        if lengths.count(-1) > 1:
+            continue
+        shape = np.array(lengths, tf.as_dtype(pack.attr["T"].type).as_numpy_dtype)
+        constant = constant_node(f"{node.name}/infold_shape", shape)
+        node.input[1] = constant.name
+        shapes.append(constant)
+    copy.node.extend(shapes)
+    return copy
+
+
+def _length(node: Any) -> int:
+    """A constant length; -1 where it is computed."""
+    if node.op != "Const":
+        return -1
+    return int(tf.make_ndarray(node.attr["value"].tensor).reshape(-1)[0])
 
 
 def _require_onnx(proto: onnx.ModelProto, source: Path | str) -> None:

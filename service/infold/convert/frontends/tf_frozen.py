@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from infold.tensors import Array
 
-__all__ = ["Frozen", "called", "make_constant", "node_of", "subgraph"]
+__all__ = ["Frozen", "called", "constant_node", "make_constant", "node_of", "subgraph"]
 
 GraphDef = Any  # tensorflow.compat.v1.GraphDef
 
@@ -121,3 +121,11 @@ def make_constant(graph: GraphDef, values: Mapping[str, Array]) -> None:
         elif node.op == "VariableShape":
             node.op = "Shape"
             node.attr["T"].type = dtypes[node_of(node.input[0])]
+
+
+def constant_node(name: str, value: Array) -> Any:
+    """A Const node."""
+    node = tf.compat.v1.NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    return node

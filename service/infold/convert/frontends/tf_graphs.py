@@ -263,6 +263,12 @@ def freeze(given: Graph, graph: Any, inputs: Mapping[str, str], outputs: Mapping
     variables = {node.name: node for node in part.node if node.op in VARIABLES}
     values = _values(given, graph, variables)
     make_constant(part, values)
+    for node in part.node:
+        if node.op == "PlaceholderWithDefault":  # left at its default
+            dtype = node.attr["dtype"].type
+            node.op = "Identity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
     return Frozen(part, dict(inputs), ends, {name: name for name in variables}, given.trainable)
 
 

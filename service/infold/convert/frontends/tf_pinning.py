@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from infold.convert.frontends.tf_frozen import called, node_of
+from infold.convert.frontends.tf_frozen import called, constant_node, node_of
 
 __all__ = ["pin", "predicates"]
 
@@ -111,7 +111,7 @@ class _Pinning:
         return result
 
     def hold(self, name: str, value: bool) -> None:
-        self.nodes[name] = _constant(name, np.array(value))
+        self.nodes[name] = constant_node(name, np.array(value))
 
     # -- choosing between branches ----------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class _Pinning:
             live = [index for index, each in enumerate(data) if not is_dead(each)]
             if len(live) == 1 and len(data) > 1:
                 chosen = self._fresh(f"{name}/value_index")
-                self.nodes[chosen] = _constant(chosen, np.array(live[0], np.int32))
+                self.nodes[chosen] = constant_node(chosen, np.array(live[0], np.int32))
                 moved[f"{name}:1"] = chosen
                 self.nodes[name] = _identity(name, data[live[0]], node.attr["T"].type)
         return gone
@@ -298,11 +298,4 @@ class _Pinning:
 def _identity(name: str, tensor: str, dtype: int) -> NodeDef:
     node = tf.compat.v1.NodeDef(name=name, op="Identity", input=[tensor])
     node.attr["T"].type = dtype
-    return node
-
-
-def _constant(name: str, value: Any) -> NodeDef:
-    node = tf.compat.v1.NodeDef(name=name, op="Const")
-    node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
     return node
