@@ -180,11 +180,11 @@ def save(model: Any, path: Path) -> Path:
     return path
 
 
-def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+def rewrite(path: Path, change: Callable[[Any], Any], member: str = "config.json") -> None:
     """Change the configuration inside a `.keras` file."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["config.json"] = json.dumps(change(json.loads(members["config.json"]))).encode()
+    members[member] = json.dumps(change(json.loads(members[member]))).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -650,6 +650,14 @@ def test_a_file_of_keras_2_that_keras_3_cannot_read(tmp_path: Path) -> None:
     detail = refusal(path)
     assert detail.startswith("was saved by Keras 2.15.0 in a form that Keras 3 cannot read")
     assert "virtual_batch_size" in detail and "SavedModel" in detail
+
+
+def test_an_archive_of_keras_2(tmp_path: Path) -> None:
+    """Its classes had other places; nothing in it is the user's own."""
+    path = save(small(), tmp_path / "model.keras")
+    rewrite(path, lambda config: {**config, "module": "keras.src.engine.sequential"})
+    rewrite(path, lambda metadata: {**metadata, "keras_version": "2.15.0"}, "metadata.json")
+    assert refusal(path).startswith("was saved by Keras 2.15.0 in a form that Keras 3 cannot read")
 
 
 def test_a_file_of_another_keras_3(tmp_path: Path) -> None:

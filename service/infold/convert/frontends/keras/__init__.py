@@ -50,6 +50,7 @@ def _open(request: Request, backend: str) -> Exported:
     try:
         with route.no_gradients():
             interface = first_call(model, request)
+            inference.failed = None  # a batch that did not fit is no failure
             _require_steady(request, interface, inference)
             proto = route.export(interface, inference)
     except InfoldError:

@@ -19,7 +19,6 @@ from unittest.mock import patch
 import h5py
 import keras
 
-from infold.convert.frontends.child import OtherBackendError
 from infold.convert.frontends.exported import Request
 from infold.convert.frontends.keras.wording import chain, one_line
 from infold.errors import SourceError
@@ -29,6 +28,8 @@ __all__ = ["load"]
 CUSTOM = "name the code that defines it: --custom-objects package.module:{}"
 UNKNOWN = re.compile(r"Could not locate (?:class|function) '([^']+)'|Unknown [\w ]+: '([^']+)'")
 SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
+# How Keras says that a layer needs its backend.
+TENSORFLOW = re.compile(r"tensorflow.{0,3} backend|backend.{0,12}tensorflow", re.IGNORECASE)
 LAMBDA = "__lambda__"
 
 
@@ -53,56 +54,56 @@ def load(request: Request) -> Any:
     Raises:
         SourceError: The file is damaged, of another Keras, holds code, or needs code that was
             not named; says which.
-        OtherBackendError: It has a layer that TensorFlow alone runs.
+        RuntimeError: It has a layer that TensorFlow alone runs.
     """
-    path = Path(request.source)
-    file = _read(path)
-    _refuse_inputs(path, file)
+    source = request.source
+    file = _read(source)
+    _refuse_inputs(source, file)
     if not request.options.unsafe:
-        _refuse_code(path, file)
-    custom = _custom_objects(path, request.options.custom_objects)
+        _refuse_code(source, file)
+    custom = _custom_objects(source, request.options.custom_objects)
     try:
-        with _suffixed(path, file.suffix) as named, _on_one_device():
+        with _suffixed(Path(source), file.suffix) as named, _on_one_device():
             return keras.saving.load_model(
                 str(named), custom_objects=custom, compile=False, safe_mode=not request.options.unsafe
             )
     except Exception as failure:
-        raise _explained(path, file, failure) from failure
+        raise _explained(source, file, failure) from failure
 
 
-def _read(path: Path) -> _File:
+def _read(source: str) -> _File:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
                 if damaged := archive.testzip():
-                    raise SourceError(path, f"a damaged archive: {damaged} does not match its checksum")
+                    raise SourceError(source, f"a damaged archive: {damaged} does not match its checksum")
                 metadata = json.loads(archive.read("metadata.json"))
                 return _File(
                     ".keras", str(metadata.get("keras_version", "")), json.loads(archive.read("config.json"))
                 )
-        with h5py.File(path, "r") as file:
+        with h5py.File(source, "r") as file:
             config = file.attrs.get("model_config")
             if config is None:
                 raise SourceError(
-                    path,
+                    source,
                     "holds weights without their network; save the whole model: model.save('model.keras')",
                 )
             return _File(".h5", str(file.attrs.get("keras_version", "")), json.loads(config))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError) as broken:
         words = " ".join(str(broken).split())
-        raise SourceError(path, f"not a Keras file, or a damaged one: {words}") from broken
+        raise SourceError(source, f"not a Keras file, or a damaged one: {words}") from broken
 
 
-def _refuse_inputs(path: Path, file: _File) -> None:
+def _refuse_inputs(source: str, file: _File) -> None:
     """Tensors that ONNX has not; some backends would not even load such a model."""
     for layer in _objects(file.config):
         config = layer["config"]
         for kind in ("sparse", "ragged"):
             if layer["class_name"] == "InputLayer" and config.get(kind):
-                raise SourceError(path, f"input '{config.get('name')}' is {kind}; ONNX has no such tensors")
+                raise SourceError(source, f"input '{config.get('name')}' is {kind}; ONNX has no such tensors")
 
 
-def _refuse_code(path: Path, file: _File) -> None:
+def _refuse_code(source: str, file: _File) -> None:
     """Python inside a file is code of whoever wrote it."""
     for layer in _objects(file.config):
         config = layer["config"]
@@ -113,10 +114,12 @@ def _refuse_code(path: Path, file: _File) -> None:
             what = f"layer '{name}' is a Lambda"
         elif any(isinstance(part, dict) and part.get("class_name") == LAMBDA for part in config.values()):
             what = f"layer '{name}' holds a Python lambda"
+        elif layer["class_name"] == LAMBDA:
+            what = "it holds a Python lambda"
         else:
             continue
         raise SourceError(
-            path,
+            source,
             f"{what}: code from inside the file would run here, with all your rights; write it as a named "
             "function or a layer class (--custom-objects), or pass --unsafe if you trust the file's author",
         )
@@ -134,7 +137,7 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(part)
 
 
-def _custom_objects(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def _custom_objects(source: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The user's own classes and functions, by attribute and by registered name."""
     found = {}
     for name in names:
@@ -143,7 +146,7 @@ def _custom_objects(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
             value = attrgetter(attribute)(import_module(module))
         except (ImportError, AttributeError, TypeError, ValueError) as missing:
             detail = f"--custom-objects {name}: {one_line(missing)}; write package.module:Class"
-            raise SourceError(path, detail) from missing
+            raise SourceError(source, detail) from missing
         found[attribute.rpartition(".")[2]] = value
         found[keras.saving.get_registered_name(value)] = value
     return found
@@ -180,25 +183,28 @@ def _on_one_device() -> Iterator[None]:
         yield
 
 
-def _explained(path: Path, file: _File, failure: Exception) -> Exception:
+def _explained(source: str, file: _File, failure: Exception) -> Exception:
     text = " ".join(str(each) for each in chain(failure))
-    if unknown := UNKNOWN.search(text):
-        return SourceError(path, _lacking(file, unknown[1] or unknown[2]))
+    unknown = UNKNOWN.search(text)
+    if unknown and (detail := _lacking(file, unknown[1] or unknown[2])):
+        return SourceError(source, detail)
     words = one_line(failure)
     if file.version.startswith(("1.", "2.")):
         return SourceError(
-            path,
+            source,
             f"was saved by Keras {file.version} in a form that Keras 3 cannot read ({words}); load it "
             "with Keras 2 (pip install tf-keras), call model.export('FOLDER'), and convert that SavedModel",
         )
-    if keras.config.backend() != "tensorflow" and re.search("tensorflow", text, re.IGNORECASE):
-        return OtherBackendError("tensorflow", words)
+    if keras.config.backend() != "tensorflow" and TENSORFLOW.search(text):
+        return RuntimeError(words)
     written = f" (saved by Keras {file.version}, read by {keras.__version__})" if file.version else ""
-    return SourceError(path, f"Keras cannot load it{written}: {words}")
+    return SourceError(source, f"Keras cannot load it{written}: {words}")
 
 
-def _lacking(file: _File, name: str) -> str:
-    """Which layer needs an unknown class or function, and what to do."""
+def _lacking(file: _File, name: str) -> str | None:
+    """Which layer needs an unknown class or function, and what to do; None if that is one of Keras."""
+    if hasattr(keras.layers, name) or hasattr(keras.models, name):
+        return None
     remedy = CUSTOM.format(name.rpartition(">")[2])
     for each in _objects(file.config):
         layer = each["config"].get("name")
