@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-folders frameworks examples networks lock dist container clean
+.PHONY: help setup serve test check bench bench-folders frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,7 +62,10 @@ examples: .venv-frameworks/.ready ## Run each framework's example, from training
 	for story in pytorch keras tensorflow; do \
 	    .venv-frameworks/bin/python examples/$${story}_digits.py || exit 1; done
 
-networks: .venv-frameworks/.ready ## Fold whole networks exported from torch, and prove each.
+zoo: .venv-frameworks/.ready ## Convert whole architectures; writes docs/networks.md (a quarter of an hour).
+	.venv-frameworks/bin/python tests/networks/zoo.py
+
+networks: .venv-frameworks/.ready ## Fold whole networks of Keras and PyTorch, and prove each.
 	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.

@@ -1,37 +1,24 @@
-"""Whole networks by name, as `infold convert networks.factories:unet` takes them."""
+"""The networks of PyTorch by name, as `infold convert networks.factories:resnet_18` takes them."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 from torch import nn
 
 from networks.architectures import NETWORKS
 
-__all__ = ["mobilenet_v2", "pointnet", "resnet_1d", "resnet_3d", "resnet_18", "unet"]
+__all__ = ["factory_name"]
 
 
-def _built(name: str) -> nn.Module:
-    return next(network for network in NETWORKS if network.name == name).build()
+def factory_name(network: str) -> str:
+    """`ResNet-18` as an attribute of this module: `resnet_18`."""
+    return re.sub(r"\W+", "_", network.lower())
 
 
-def resnet_18() -> nn.Module:
-    return _built("ResNet-18")
-
-
-def mobilenet_v2() -> nn.Module:
-    return _built("MobileNet v2")
-
-
-def unet() -> nn.Module:
-    return _built("UNet")
-
-
-def resnet_1d() -> nn.Module:
-    return _built("ResNet-18 1d")
-
-
-def resnet_3d() -> nn.Module:
-    return _built("R3D-18")
-
-
-def pointnet() -> nn.Module:
-    return _built("PointNet")
+def __getattr__(name: str) -> Callable[[], nn.Module]:
+    for network in NETWORKS:
+        if factory_name(network.name) == name:
+            return network.build
+    raise AttributeError(name)

@@ -3,7 +3,7 @@
     python tests/networks/zoo.py [name ...]
 
 builds each with random weights and settled moments, converts it as `infold convert` does, and
-writes docs/zoo.md; names measure only those, and print.
+writes docs/networks.md; names measure only those, and print.
 """
 
 from __future__ import annotations
@@ -29,49 +29,50 @@ import onnxruntime  # noqa: E402 - after the path
 import torch  # noqa: E402 - after the path
 
 from infold.convert import Conversion, Sampling, convert  # noqa: E402 - after the path
-from networks.architectures import NETWORKS  # noqa: E402 - after the path
-from networks.keras_applications import APPLICATIONS  # noqa: E402 - after the path
+from networks.architectures import NETWORKS, Network  # noqa: E402 - after the path
+from networks.factories import factory_name  # noqa: E402 - after the path
+from networks.keras_applications import APPLICATIONS, Application  # noqa: E402 - after the path
 
-__all__ = ["ZOO", "Entry", "Row", "measure"]
+__all__ = ["ZOO", "Entry", "Row", "measure", "of_keras", "of_torch"]
 
-# What `networks.factories` calls the networks of PyTorch.
-FACTORIES = {
-    "ResNet-18": "resnet_18",
-    "MobileNet v2": "mobilenet_v2",
-    "UNet": "unet",
-    "ResNet-18 1d": "resnet_1d",
-    "R3D-18": "resnet_3d",
-    "PointNet": "pointnet",
-}
 HEADER = (
     "network",
-    "norms in the framework",
-    "found",
+    "norms",
     "folded",
     "kept: producer / consumer",
+    "nodes",
     "framework to unfolded",
-    "unfolded to folded",
     "framework to folded",
     "worst layer",
-    "nodes",
+    "unfolded to folded",
+    "site error / bound",
     "MB",
     "seconds",
 )
-PAGE = """# The zoo
+PAGE = """# Networks
 
-Whole architectures straight from Keras and PyTorch, with random weights, moments as a forward pass
-leaves them, and gammas of both signs: saved or named as code, converted as `infold convert` does.
-Written by `make zoo`. Python {python}, keras {keras}, torch {torch}, onnxruntime {onnxruntime}.
+Whole networks straight from Keras and PyTorch, at their real depth and width, with random weights,
+moments as a forward pass leaves them and gammas of both signs: saved to a file (Keras) or named as
+code (PyTorch), then converted and proven as `infold convert` does. Written by `make zoo`; checked by
+`make networks`. Python {python}, keras {keras}, torch {torch}, onnxruntime {onnxruntime}.
 
 {table}
 
-- Errors are largest differences over the largest |output|. *Worst layer* is the largest distance of
-  any norm's value in the unfolded ONNX from what that very layer gave in the framework, over its
-  largest magnitude.
-- *seconds* is the whole conversion: starting the framework, export, its own inference, folding, proof.
-- Keras models stand for channels-last networks with a Transpose around every convolution; images are
-  96 to 128 pixels wide. Where a norm stays, neither neighbour can take it: in front of it a value that
-  others read too, behind it a ReLU or a padded convolution ([reasons](reasons.md)).
+- *norms*: batch normalizations in the framework's own model; every one of them was found again in the
+  exported graph, by the value it computes.
+- Errors are largest differences over the largest |output|. *Worst layer*: the largest distance of any
+  norm's value in the unfolded ONNX from what that very layer gave in the framework.
+- *site error / bound*: the largest of any folded norm; above 1 the proof would fail. Near 1 means that
+  what arrived from earlier norms outweighs what a norm with few taps (a depthwise convolution) may
+  add, not that the norm adds much.
+- *seconds*: the whole conversion: starting the framework, export, its own inference, folding, proof.
+
+The norms that stay stand between a value that others read too (the running sum of a residual
+network, the growing join of a dense one) and a ReLU. Neither side can take them: absorbing one into
+the producer would change what the other readers see, and a shift does not pass a ReLU.
+*Crossings* is no published network: its norms stand behind a shuffle, a join, a sum, an average or
+`DepthToSpace`, or in front of a convolution without padding and of a flattened dense layer. Keras'
+networks are channels-last, with a Transpose around every convolution.
 """
 
 
@@ -92,17 +93,19 @@ class Entry:
     sampling: Sampling
 
 
-def _torch(name: str, factory: str) -> Entry:
-    network = next(each for each in NETWORKS if each.name == name)
+def of_keras(application: Application) -> Entry:
+    """An architecture of `keras.applications`, by way of a `.keras` file."""
+    return Entry(f"keras {application.name}", application.norms, application.write, Sampling())
+
+
+def of_torch(network: Network) -> Entry:
+    """A network of PyTorch, by way of the code that builds it."""
+    code = f"networks.factories:{factory_name(network.name)}"
     shapes = {"": (network.rows, *network.shape)}
-    code = f"networks.factories:{factory}"
-    return Entry(f"torch {name}", network.norms, lambda _: code, Sampling(shapes=shapes))
+    return Entry(f"torch {network.name}", network.norms, lambda _: code, Sampling(shapes=shapes))
 
 
-ZOO = (
-    *(Entry(f"keras {each.name}", each.norms, each.write, Sampling()) for each in APPLICATIONS),
-    *(_torch(name, factory) for name, factory in FACTORIES.items()),
-)
+ZOO = (*map(of_keras, APPLICATIONS), *map(of_torch, NETWORKS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,23 +117,29 @@ class Row:
     seconds: float
     megabytes: float
 
+    @property
+    def kept(self) -> Counter[str]:
+        """Kept norms by their reasons, producer first."""
+        return Counter(
+            " / ".join(refusal.reason for refusal in each.refusals) for each in self.conversion.report.kept
+        )
+
     def cells(self) -> tuple[str, ...]:
         """In the order of `HEADER`."""
         report, proof, steps = self.conversion.report, self.conversion.proof, self.conversion.framework
         assert proof is not None
         assert steps is not None
-        kept = Counter(" / ".join(refusal.reason for refusal in each.refusals) for each in report.kept)
         return (
             self.entry.name,
-            str(self.conversion.json["framework"]["norms"]),
-            str(sum(bool(layer.value) for layer in steps.layers)),
+            str(len(report.norms)),
             str(len(report.folded)),
-            ", ".join(f"{count} {reasons}" for reasons, count in sorted(kept.items())) or "-",
+            ", ".join(f"{count} {reasons}" for reasons, count in sorted(self.kept.items())) or "-",
+            f"{report.nodes_before} -> {report.nodes_after}",
             f"{max(each.unfolded for each in steps.outputs):.1e}",
-            f"{proof.worst_relative:.1e}",
             f"{max(each.folded for each in steps.outputs):.1e}",
             f"{max(layer.error for layer in steps.layers):.1e}",
-            f"{report.nodes_before} -> {report.nodes_after}",
+            f"{proof.worst_relative:.1e}",
+            f"{max((each.comparison.exceeded for each in proof.sites), default=0.0):.2f}",
             f"{self.megabytes:.1f}",
             f"{self.seconds:.0f}",
         )
@@ -174,7 +183,7 @@ def main(names: Sequence[str]) -> None:
     if names:
         print(page, end="")
     else:
-        (ROOT / "docs" / "zoo.md").write_text(page, encoding="utf-8")
+        (ROOT / "docs" / "networks.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
