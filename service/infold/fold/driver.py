@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from infold.fold.absorbers import write_affine
 from infold.fold.patch import Editor, Patch, Replacement
+from infold.fold.places import places
 from infold.fold.report import (
     Decision,
     FoldReport,
@@ -62,9 +63,10 @@ def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> t
         pass
     _keep_rest(folded, editor, decisions)
     _shrink_chains(folded, editor)
+    where = places(folded)
     # Two that met may by now be written and named otherwise; the report tells of the model as it was.
     ordered = [
-        replace(decisions[key], site=name, spelling=spelling, output=key[1])
+        replace(decisions[key], site=name, spelling=spelling, output=key[1], place=where[key[0]])
         for key, (name, spelling) in called.items()
     ]
     report = FoldReport(tuple(ordered), before, _count_nodes(folded))
