@@ -203,25 +203,6 @@ def test_an_error_outside_the_sites_is_found_at_the_output(tmp_path: Path) -> No
     assert "output 'y' is off" in proof.failure()
 
 
-def test_an_error_inside_a_branch_is_found_at_the_output(tmp_path: Path) -> None:
-    """A norm inside an If cannot be looked at; it is listed as unseen and the output still tells."""
-
-    def graph(sign: int) -> onnx.ModelProto:
-        return model(
-            f"""g (float[N,2,5,5] x) => (float[N,4,3,3] y) {{
-                p = Constant <value = bool {{1}}> ()
-                y = If (p) <
-                  then_branch = t () => (float[N,4,3,3] m) {{
-                    c = Conv (x, w)  m = {BN} (c, gamma, beta, mean, variance) }},
-                  else_branch = e () => (float[N,4,3,3] n) {{ n = Conv (x, w) }}> }}""",
-            {"w": sign * normal(4, 2, 3, 3), **norm(4)},
-        )
-
-    good = proof_of(graph(1), fold(graph(1)).proto, tmp_path)
-    assert good.passed and len(good.unseen) == 1
-    assert not proof_of(graph(1), fold(graph(-1)).proto, tmp_path).passed
-
-
 def test_an_oracle_with_float64_finds_errors_of_float32(tmp_path: Path) -> None:
     """A double precision model is held to double precision: 1e-9 is an error there."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infold.convert.blocks import Limit, blocks
-from infold.errors import ProofError
+from infold.errors import NothingToProveError, ProofError
 from infold.fold.affine import F64
 from infold.tensors import Array
 
@@ -64,7 +64,8 @@ def compare_output(name: str, want: Array, got: Array, spread: float) -> Compari
             rounding of the type allows.
 
     Raises:
-        ProofError: They differ in shape, or nothing in them is finite.
+        ProofError: They differ in shape.
+        NothingToProveError: Nothing in `want` is finite.
     """
     if want.dtype.kind not in "fiub" and want.dtype != ir.DataType.BFLOAT16.numpy():
         same = want.shape == got.shape and bool((want == got).all())
@@ -85,7 +86,8 @@ def compare(name: str, want: Array, got: Array, allowed: Array | Limit) -> Compa
         allowed: Largest difference allowed, at each element or block by block.
 
     Raises:
-        ProofError: They differ in shape, or nothing in them is finite.
+        ProofError: They differ in shape.
+        NothingToProveError: Nothing in `want` is finite.
     """
     if want.shape != got.shape:
         raise ProofError(f"'{name}' has shape {list(got.shape)} folded and {list(want.shape)} unfolded", name)
@@ -94,7 +96,7 @@ def compare(name: str, want: Array, got: Array, allowed: Array | Limit) -> Compa
     for index in blocks(want.shape):
         tally.add(want[index].astype(np.float64), got[index].astype(np.float64), limit(index))
     if want.size and not tally.any_finite:
-        raise ProofError(f"'{name}' is nowhere finite on the samples: nothing can be compared", name)
+        raise NothingToProveError(f"'{name}' is nowhere finite on the samples: nothing can be compared", name)
     return tally.comparison(name, _argmax_agreement(want, got))
 
 

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from infold.errors import NoKernelError, ProofError, RuntimeCrashError, SessionError
+from infold.errors import NoKernelError, NothingToProveError, ProofError, RuntimeCrashError, SessionError
 from infold.runtime import Run, run_isolated, versions
 from infold.tensors import Array, Tensors
 
@@ -69,7 +69,8 @@ class Oracle(Protocol):
 
         Raises:
             NoKernelError: It does not implement something in one of them.
-            ProofError: A model does not run, or the runtime crashed on it.
+            NothingToProveError: The unfolded model does not run, or the runtime crashed on it.
+            ProofError: The same of the folded one.
         """
 
 
@@ -98,9 +99,11 @@ class OnnxRuntime:
             except NoKernelError:
                 raise
             except RuntimeCrashError as crash:
-                raise ProofError(f"onnxruntime crashed on the {crash.model} model: {crash.detail}") from crash
+                what = f"onnxruntime crashed on the {crash.model} model: {crash.detail}"
+                raise _failed(crash.model)(what) from crash
             except SessionError as failure:
-                raise ProofError(f"the {failure.model} model does not run: {failure.detail}") from failure
+                what = f"the {failure.model} model does not run: {failure.detail}"
+                raise _failed(failure.model)(what) from failure
 
 
 class Reference:
@@ -131,7 +134,13 @@ class Reference:
             return dict(zip(evaluator.output_names, evaluator.run(None, dict(samples)), strict=True))
         except Exception as failure:
             detail = " ".join(str(failure).split())[:300]
-            raise ProofError(f"the {model.label} model runs on no oracle: {detail}") from failure
+            what = f"the {model.label} model runs on no oracle: {detail}"
+            raise _failed(model.label)(what) from failure
+
+
+def _failed(label: str) -> type[ProofError]:
+    """Where the unfolded model fails, there is nothing to hold the folded one against."""
+    return NothingToProveError if label == "unfolded" else ProofError
 
 
 class _Asked:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from infold.fold.affine import F64, Affine
-from infold.fold.places import Place
+from infold.fold.places import Place, spelled
 
 __all__ = ["Decision", "FoldReport", "NormParameters", "Outcome", "Reason", "Refusal", "Refused"]
 
@@ -122,6 +122,16 @@ class Decision:
     producer: str = ""
     affine: Affine | None = None
     parameters: NormParameters | None = None
+
+    @property
+    def where(self) -> str:
+        """The body or function it stands in, as people read it; empty for the main graph."""
+        return spelled(self.place)
+
+    @property
+    def full_name(self) -> str:
+        """The site, and where it stands."""
+        return f"{self.site} in {self.where}" if self.place else self.site
 
     @property
     def why(self) -> str:

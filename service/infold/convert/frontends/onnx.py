@@ -17,7 +17,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from infold.errors import SourceError
 
-__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load"]
+__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load", "readable"]
 
 # What onnxruntime 1.31 loads; onnx 1.23 itself writes newer.
 MAX_OPSET = 26
@@ -41,14 +41,24 @@ class Source:
     folder: Path
 
     def ir(self) -> ir.Model:
-        """The model for the fold floor: shapes inferred, external data mapped, not read."""
-        model = ir.from_proto(self.proto)
-        for graph in model.graphs():
-            ir.external_data.set_base_dir(graph, self.folder)
-        infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-        with suppress(Exception):  # shapes only help; the graph itself has been checked
-            infer(model)
-        return model
+        """The model for the fold floor."""
+        return readable(self.proto, self.folder)
+
+
+def readable(proto: onnx.ModelProto, folder: Path) -> ir.Model:
+    """A model for the fold floor: shapes inferred, external data mapped, not read.
+
+    Args:
+        proto: The model.
+        folder: Where its external data lies.
+    """
+    model = ir.from_proto(proto)
+    for graph in model.graphs():
+        ir.external_data.set_base_dir(graph, folder)
+    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    with suppress(Exception):  # shapes only help; the graph itself has been checked
+        infer(model)
+    return model
 
 
 def load(path: Path) -> Source:
