@@ -10,6 +10,7 @@ InfoldError
 ├── TargetError            a place that cannot be written
 ├── SamplesError           sample inputs that do not fit the model
 ├── ProofError             folded and unfolded do not agree
+│   └── NothingToProveError    ... because the unfolded side alone gives nothing to agree with
 ├── ConfigError            a setting, a flag or a model.toml that makes no sense
 ├── RepositoryError        a model repository that cannot be listed
 ├── RuntimeMissingError    no onnxruntime is installed
@@ -44,6 +45,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelNotReadyError",
     "NoKernelError",
+    "NothingToProveError",
     "ProofError",
     "QueueFullError",
     "RepositoryError",
@@ -109,6 +111,10 @@ class ProofError(InfoldError):
         self.detail = detail
         self.site = site
         super().__init__(detail)
+
+
+class NothingToProveError(ProofError):
+    """The unfolded side does not run, or gives nothing finite: there is nothing to compare with."""
 
 
 class ConfigError(InfoldError):

@@ -63,6 +63,12 @@ def test_open_lengths_get_sensible_sizes() -> None:
     assert draw_samples(signature(IMAGE), {})["x"].shape == (ROWS, 3, OPEN_SPACE, OPEN_SPACE)
 
 
+def test_large_rows_are_fewer() -> None:
+    """Four photographs, and never less than two rows."""
+    for side, rows in ((224, 4), (2000, 2)):
+        assert draw_samples(signature(f"float[N,3,{side},{side}] x"), {})["x"].shape[0] == rows
+
+
 def test_fixed_shapes_are_kept() -> None:
     """A model for one row gets one row."""
     assert draw_samples(signature("float[1,3,5] x, float s"), {})["x"].shape == (1, 3, 5)

@@ -22,6 +22,7 @@ from graphs import (
     to_ir,
 )
 from infold.fold import Outcome, Reason, fold_batch_norms
+from infold.fold.places import spelled
 from oracle import assert_equal_within_rounding, run
 
 X = {"x": normal(2, 2, 5, 5, seed=7)}
@@ -475,6 +476,45 @@ def test_a_norm_in_a_model_local_function_folds() -> None:
     feeds = {"x": normal(2, 4, 5, 5)}
     assert_equal_within_rounding(inlined(proto), inlined(folded.proto), feeds)
     assert_equal_within_rounding(inlined(proto), folded.proto, feeds)
+
+
+def test_a_function_that_uses_the_names_we_give_is_folded_under_others() -> None:
+    """It may have been folded before; a weight that others read keeps its name and its numbers."""
+    constants = CONSTANTS.replace("w = Constant", '"w/folded" = Constant')
+    proto = with_function(
+        f"""{constants} c = Conv <group=4> (a, "w/folded")  n = {BN} (c, {params("")})
+        d = Conv <group=4> (a, "w/folded")  r = Add (n, d)""",
+        "",
+    )
+    folded = fold(proto)
+    assert len(folded.report.folded) == 1
+    names = [output for node in folded.proto.functions[0].node for output in node.output]
+    assert len(names) == len(set(names))
+    assert_equal_within_rounding(inlined(proto), inlined(folded.proto), {"x": normal(2, 4, 5, 5)})
+
+
+def test_a_decision_says_where_its_norm_stands() -> None:
+    """From the outside in; the main graph is nowhere in particular."""
+    proto = model(
+        f"""g (float[N,4,5,5] x, bool p) => (float[N,4,5,5] y) {{
+            n = {BN} (x, {params("")})
+            a = local.block (n)
+            [rounds] y = Loop (trips, , a) <body = b (int64 i, bool go, float[N,4,5,5] s)
+                => (bool on, float[N,4,5,5] out) {{
+                on = Identity (go)
+                out = If (p) <
+                    then_branch = t () => (float[N,4,5,5] m) {{ m = {BN} (s, {params("")}) }},
+                    else_branch = e () => (float[N,4,5,5] o) {{ o = Relu (s) }}> }}> }}
+        <domain: "local", opset_import: ["" : 17]>
+        block (a) => (r) {{ {CONSTANTS} r = {BN} (a, {params("")}) }}""",
+        {"trips": np.array(2, np.int64), **norm(4)},
+        extra=FUNCTION_OPSETS,
+    )
+    assert [spelled(decision.place) for decision in fold(proto).report.decisions] == [
+        "",
+        "loop 'rounds'/body > if 'out'/then_branch",
+        "function 'local::block'",
+    ]
 
 
 def test_epsilon_set_by_the_caller_is_not_constant() -> None:

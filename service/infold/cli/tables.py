@@ -23,7 +23,9 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def fold_table(report: FoldReport) -> str:
     """Each norm: folded into what, or kept and why."""
-    rows = [[d.site, d.outcome.value, d.why, d.at or "-", ", ".join(d.across) or "-"] for d in report.norms]
+    rows = [
+        [d.full_name, d.outcome.value, d.why, d.at or "-", ", ".join(d.across) or "-"] for d in report.norms
+    ]
     return aligned(["site", "outcome", "into / why", "at", "across"], rows) if rows else ""
 
 
@@ -31,7 +33,8 @@ def proof_table(proof: Proof) -> str:
     """Each compared value: measured error beside the bound it had to keep."""
     rows = []
     for kind, name, found in [
-        *(("site", site.site, site.comparison) for site in proof.sites),
+        *(("site", site.decision.full_name, site.comparison) for site in proof.sites),
+        *(("body", f"{each.name} of {body.where}", each) for body in proof.bodies for each in body.outputs),
         *(("output", each.name, each) for each in proof.outputs),
     ]:
         rows.append(
@@ -47,7 +50,8 @@ def proof_table(proof: Proof) -> str:
             ]
         )
     header = ["value", "name", "max abs", "allowed", "relative", "cosine", "same class", ""]
-    return aligned(header, rows)
+    notes = [f"not compared on its own: {each.decision.full_name}: {each.why}" for each in proof.unseen]
+    return "\n".join([aligned(header, rows), *notes])
 
 
 def steps_table(steps: FrameworkProof | None) -> str:

@@ -27,7 +27,10 @@ def command(
 
     _, proof = verify(unfolded, folded, sampling(samples, shape))
     if as_json:
-        sites = [{"site": each.site, **comparison_json(each.comparison)} for each in proof.sites]
+        sites = [
+            {"site": each.site, "in": each.decision.where or None, **comparison_json(each.comparison)}
+            for each in proof.sites
+        ]
         facts = {**proof_json(proof), "passed": proof.passed, "sites": sites}
         print(json.dumps(facts, indent=2))
     elif not quiet:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from infold.errors import ProofError
+from infold.convert.blocks import Limit, blocks
+from infold.errors import NothingToProveError, ProofError
+from infold.fold.affine import F64
 from infold.tensors import Array
 
 __all__ = ["UNIT_ROUNDOFF", "Comparison", "compare", "compare_output"]
@@ -62,7 +64,8 @@ def compare_output(name: str, want: Array, got: Array, spread: float) -> Compari
             rounding of the type allows.
 
     Raises:
-        ProofError: They differ in shape, or nothing in them is finite.
+        ProofError: They differ in shape.
+        NothingToProveError: Nothing in `want` is finite.
     """
     if want.dtype.kind not in "fiub" and want.dtype != ir.DataType.BFLOAT16.numpy():
         same = want.shape == got.shape and bool((want == got).all())
@@ -73,35 +76,74 @@ def compare_output(name: str, want: Array, got: Array, spread: float) -> Compari
     return compare(name, want, got, np.asarray(max(spread, floor) * scale))
 
 
-def compare(name: str, want: Array, got: Array, allowed: Array) -> Comparison:
-    """Compare two arrays element by element.
+def compare(name: str, want: Array, got: Array, allowed: Array | Limit) -> Comparison:
+    """Compare two arrays element by element, a block at a time.
+
+    Args:
+        name: What to call them.
+        want: Unfolded.
+        got: Folded.
+        allowed: Largest difference allowed, at each element or block by block.
 
     Raises:
-        ProofError: They differ in shape, or nothing in them is finite.
+        ProofError: They differ in shape.
+        NothingToProveError: Nothing in `want` is finite.
     """
     if want.shape != got.shape:
         raise ProofError(f"'{name}' has shape {list(got.shape)} folded and {list(want.shape)} unfolded", name)
-    a, b = want.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(a)
-    if a.size and not finite.any():
-        raise ProofError(f"'{name}' is nowhere finite on the samples: nothing can be compared", name)
-    same_kind = np.array_equal(a[~finite], b[~finite], equal_nan=True) and np.isfinite(b[finite]).all()
-    difference = np.abs(np.where(finite, b - np.where(finite, a, 0.0), 0.0))
-    max_abs = float(difference.max(initial=0.0)) if same_kind else math.inf
-    limits = np.maximum(np.broadcast_to(allowed, a.shape), TINY)
-    exceeded = float((difference / limits).max(initial=0.0)) if same_kind else math.inf
-    scale = float(np.abs(a[finite]).max(initial=0.0))
-    norms = float(np.linalg.norm(a[finite]) * np.linalg.norm(b[finite]))
-    cosine = float(np.dot(a[finite], b[finite]) / norms) if norms > 0 and same_kind else None
-    return Comparison(
-        name,
-        max_abs,
-        max_abs / scale if scale > 0 else max_abs,
-        float(np.max(allowed, initial=0.0)),
-        exceeded,
-        cosine,
-        _argmax_agreement(want, got),
-    )
+    tally = _Tally()
+    limit = allowed if callable(allowed) else np.broadcast_to(allowed, want.shape).__getitem__
+    for index in blocks(want.shape):
+        tally.add(want[index].astype(np.float64), got[index].astype(np.float64), limit(index))
+    if want.size and not tally.any_finite:
+        raise NothingToProveError(f"'{name}' is nowhere finite on the samples: nothing can be compared", name)
+    return tally.comparison(name, _argmax_agreement(want, got))
+
+
+class _Tally:
+    """What a comparison has found so far."""
+
+    def __init__(self) -> None:
+        self.any_finite = False
+        self._same_kind = True
+        self._max_abs = self._exceeded = self._bound = self._scale = 0.0
+        self._dot = self._want = self._got = 0.0
+
+    def add(self, a: F64, b: F64, allowed: Array) -> None:
+        """Take in one block."""
+        finite = np.isfinite(a)
+        if not finite.all():
+            self._same_kind &= np.array_equal(a[~finite], b[~finite], equal_nan=True)
+            a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+        self._same_kind &= bool(np.isfinite(b).all())
+        self.any_finite |= bool(finite.any())
+        self._bound = max(self._bound, float(np.max(allowed, initial=0.0)))
+        if not self._same_kind:
+            return
+        difference = np.abs(b - a)
+        self._max_abs = max(self._max_abs, float(difference.max(initial=0.0)))
+        difference /= np.maximum(allowed, TINY)
+        self._exceeded = max(self._exceeded, float(difference.max(initial=0.0)))
+        self._scale = max(self._scale, float(np.abs(a).max(initial=0.0)))
+        x, y = a.reshape(-1), b.reshape(-1)
+        self._dot += float(np.dot(x, y))
+        self._want += float(np.dot(x, x))
+        self._got += float(np.dot(y, y))
+
+    def comparison(self, name: str, argmax_agreement: float | None) -> Comparison:
+        """The figures."""
+        if not self._same_kind:
+            return Comparison(name, math.inf, math.inf, self._bound, math.inf, None, argmax_agreement)
+        norms = math.sqrt(self._want) * math.sqrt(self._got)
+        return Comparison(
+            name,
+            self._max_abs,
+            self._max_abs / self._scale if self._scale > 0 else self._max_abs,
+            self._bound,
+            self._exceeded,
+            self._dot / norms if 0 < norms < math.inf else None,
+            argmax_agreement,
+        )
 
 
 def _argmax_agreement(want: Array, got: Array) -> float | None:

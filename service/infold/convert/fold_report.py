@@ -15,8 +15,8 @@ from infold.convert.comparison import Comparison
 from infold.convert.framework_proof import FrameworkProof
 from infold.convert.frontends.exported import Framework
 from infold.convert.layers import Layer
+from infold.convert.proof import Proof, SiteProof
 from infold.convert.serving_session import ServingProof
-from infold.convert.verify import Proof, SiteProof
 from infold.fold import Decision, FoldReport
 from infold.runtime import versions
 
@@ -69,12 +69,12 @@ def report_json(
         framework: From `framework_json`.
         notes: What the user should know of the source.
     """
-    proven = {each.site: each for each in proof.sites} if proof else {}
     sites = []
     for decision in report.decisions:
         entry = _decision_json(decision)
-        site = proven.get(decision.site)
-        entry["proof"] = _site_json(site) if site else None
+        found = [each for each in proof.sites if each.decision is decision] if proof else []
+        worst = max(found, key=lambda each: each.comparison.exceeded, default=None)
+        entry["proof"] = _site_json(worst) if worst else None
         sites.append(entry)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -118,6 +118,7 @@ def framework_json(
 
 def _site_json(site: SiteProof) -> dict[str, Any]:
     return {
+        "verdict": site.verdict,
         "fan_in": site.fan_in,
         **comparison_json(site.comparison),
         "folded_error": site.folded_error,
@@ -136,7 +137,19 @@ def proof_json(proof: Proof | None) -> dict[str, Any]:
         "outputs": [comparison_json(each) for each in proof.outputs],
         "norms_closer_to_float64": proof.closer_to_truth[0],
         "norms_held_against_float64": proof.closer_to_truth[1],
-        "not_observable": list(proof.unseen),
+        "bodies": [
+            {
+                "in": each.where,
+                "oracle": each.oracle,
+                "drawn": list(each.drawn),
+                "outputs": [comparison_json(output) for output in each.outputs],
+            }
+            for each in proof.bodies
+        ],
+        "not_observable": [
+            {"site": each.decision.site, "in": each.decision.where or None, "why": each.why}
+            for each in proof.unseen
+        ],
     }
 
 
@@ -165,6 +178,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
     return {
         "site": decision.site,
         "layer": decision.layer or None,
+        "in": decision.where or None,
         "spelling": decision.spelling,
         "is_norm": decision.is_norm,
         "producer": decision.producer,

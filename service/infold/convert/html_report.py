@@ -13,6 +13,7 @@ import numpy as np
 from infold.convert.fold_report import verdict
 from infold.convert.framework_proof import Steps
 from infold.convert.pipeline import Conversion
+from infold.convert.proof import Proof
 from infold.fold import Decision, Outcome, Reason
 from infold.fold.affine import F64
 
@@ -142,7 +143,9 @@ def _bytes(count: int) -> str:
 def _errors(conversion: Conversion) -> str:
     """One line a norm on a logarithmic axis: what was measured inside what is allowed."""
     assert conversion.proof is not None
-    found = [(site.site, site.comparison) for site in conversion.proof.sites]
+    found = [(site.decision.full_name, site.comparison) for site in conversion.proof.sites]
+    for body in conversion.proof.bodies:
+        found += [(f"output {each.name} of {body.where}", each) for each in body.outputs]
     found += [(f"output {each.name}", each) for each in conversion.proof.outputs]
     shown = [v for _, each in found for v in (each.max_abs, each.bound) if v > 0 and math.isfinite(v)]
     if not shown:
@@ -166,7 +169,17 @@ def _errors(conversion: Conversion) -> str:
         )
     head = "<tr><th>value</th><th>error inside what rounding explains, 1e"
     head += f"{low} to 1e{high}</th><th>error</th><th>allowed</th></tr>"
-    return f"<h2>Folded against unfolded</h2><div class=wide><table>{head}{''.join(rows)}</table></div>"
+    table = f"<div class=wide><table>{head}{''.join(rows)}</table></div>"
+    return f"<h2>Folded against unfolded</h2>{table}{_unseen(conversion.proof)}"
+
+
+def _unseen(proof: Proof) -> str:
+    if not proof.unseen:
+        return ""
+    items = "".join(
+        f"<dt>{escape(each.decision.full_name)}</dt><dd>{escape(each.why)}</dd>" for each in proof.unseen
+    )
+    return f"<h2>Not compared on their own</h2><dl>{items}</dl>"
 
 
 # -- distributions --------------------------------------------------------------------------------
@@ -188,7 +201,7 @@ def _distributions(norms: tuple[Decision, ...]) -> str:
         ]
         channels = affine.channels if affine else "?"
         rows.append(
-            f"<tr><td>{escape(norm.site)}</td><td class=n>{channels}</td>"
+            f"<tr><td>{_named(norm)}</td><td class=n>{channels}</td>"
             + "".join(f"<td>{cell}</td>" for cell in cells)
             + "</tr>"
         )
@@ -235,13 +248,18 @@ def _table(norms: tuple[Decision, ...]) -> str:
                 for each in norm.refusals
             )
         rows.append(
-            f"<tr><td>{escape(norm.site)}</td><td>{escape(norm.spelling)}</td><td>{outcome}</td>"
+            f"<tr><td>{_named(norm)}</td><td>{escape(norm.spelling)}</td><td>{outcome}</td>"
             f"<td>{why}</td><td>{escape(norm.at)}</td><td>{escape(', '.join(norm.across)) or '-'}</td></tr>"
         )
     head = "".join(
         f"<th>{word}</th>" for word in ("norm", "written as", "outcome", "into / why", "at", "across")
     )
     return f"<h2>Every norm</h2><div class=wide><table><tr>{head}</tr>{''.join(rows)}</table></div>"
+
+
+def _named(norm: Decision) -> str:
+    where = f" <span class=soft>in {escape(norm.where)}</span>" if norm.place else ""
+    return escape(norm.site) + where
 
 
 def _reasons(kept: tuple[Decision, ...]) -> str:

@@ -14,18 +14,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from infold.convert.blocks import Scaled
 from infold.fold import LinearOp
 from infold.fold.affine import F64
 from infold.fold.linear import FoldedTensor
 from infold.runtime import Run, run_isolated
 from infold.tensors import Array
 
-__all__ = ["bias_magnitude", "magnitudes"]
+__all__ = ["bias_magnitude", "key", "magnitudes"]
 
 OPSET, IR_VERSION = 13, 8  # Conv, ConvTranspose, Gemm and MatMul mean the same in every opset since 7
 
 
-def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, F64]]:
+def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Scaled]]:
     """Sum magnitudes through linear ops, for several sets of inputs.
 
     Args:
@@ -33,7 +34,7 @@ def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) ->
         feeds: For each set, the data of every op by the name of its input value; any sign.
 
     Returns:
-        For each set, `sum |w||x|` by the name of the op, in the shape of its output.
+        For each set, `sum |w||x|` by the key of the op, in the shape of its output.
     """
     if not ops:
         return [{} for _ in feeds]
@@ -45,9 +46,14 @@ def magnitudes(ops: Sequence[LinearOp], feeds: Sequence[Mapping[str, Array]]) ->
         onnx.save(_model(ops, weights), str(path))
         results = run_isolated([Run("magnitudes", path, each) for each in tensors])
     return [
-        {op.name: result[f"m{i}"] * (units[i] * peak[i]) for i, op in enumerate(ops)}
+        {key(op): Scaled(result[f"m{i}"], units[i] * peak[i]) for i, op in enumerate(ops)}
         for result, peak in zip(results, peaks, strict=True)
     ]
+
+
+def key(op: LinearOp) -> str:
+    """What tells an op from the others of its graph: names of nodes may be missing."""
+    return op.nodes[0].outputs[0].name or ""
 
 
 def bias_magnitude(op: LinearOp, rank: int) -> F64:
@@ -63,15 +69,16 @@ def _exact(op: LinearOp) -> F64:
     return FoldedTensor(linear.weight, linear.out_scale, linear.in_scale).exact()
 
 
-def _to_one(array: F64) -> tuple[Array, np.float64]:
+def _to_one(array: Array) -> tuple[Array, float]:
     """Magnitudes divided by their finite peak, in float32, and the peak."""
-    sizes = np.abs(array)
-    peak = sizes[np.isfinite(sizes)].max(initial=0.0) or np.float64(1.0)
-    return (sizes / peak).astype(np.float32), np.float64(peak)
+    sizes = np.abs(array if array.dtype == np.float64 else array.astype(np.float32))
+    peak = np.max(sizes, initial=0.0, where=np.isfinite(sizes)) or 1.0
+    sizes /= peak
+    return sizes.astype(np.float32, copy=False), float(peak)
 
 
-def _tensors(ops: Sequence[LinearOp], feed: Mapping[str, Array]) -> tuple[dict[str, Array], list[np.float64]]:
-    scaled = [_to_one(feed[op.input.name or ""].astype(np.float64)) for op in ops]
+def _tensors(ops: Sequence[LinearOp], feed: Mapping[str, Array]) -> tuple[dict[str, Array], list[float]]:
+    scaled = [_to_one(feed[op.input.name or ""]) for op in ops]
     return {f"x{i}": data for i, (data, _) in enumerate(scaled)}, [peak for _, peak in scaled]
 
 

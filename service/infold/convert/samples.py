@@ -14,12 +14,12 @@ from numpy.random import Generator
 from infold.errors import InvalidInputError, SamplesError
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
-__all__ = ["draw_samples", "load_samples", "read_samples", "signature_of"]
+__all__ = ["draw_samples", "load_samples", "read_samples", "signature_of", "spec_of"]
 
 SEED = 20150306
-# Rows along an open batch axis: fewer where a row is large, since a proof keeps the values at
-# every folded norm.
-ROWS, LEAST_ROWS, ROW_ELEMENTS = 8, 2, 200_000
+# Rows along an open batch axis: fewer where a row is large, since a proof runs the model several
+# times. Four images of 224 by 224.
+ROWS, LEAST_ROWS, ROW_ELEMENTS = 8, 2, 620_000
 # Lengths for dimensions a model leaves open, by axis: batch, channels or sequence, space.
 OPEN_LENGTHS = {1: 16}
 OPEN_SPACE = 64
@@ -29,12 +29,17 @@ def signature_of(model: onnx.ModelProto) -> Signature:
     """Inputs and outputs as the model declares them; initializers among its inputs left out."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return Signature(
-        tuple(_spec(value) for value in model.graph.input if value.name not in constants),
-        tuple(_spec(value) for value in model.graph.output),
+        tuple(spec_of(value) for value in model.graph.input if value.name not in constants),
+        tuple(spec_of(value) for value in model.graph.output),
     )
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
+    """An input or output as it is declared.
+
+    Raises:
+        SamplesError: It is no tensor.
+    """
     if not value.type.HasField("tensor_type"):
         raise SamplesError(f"'{value.name}' is no tensor; only tensors can be compared")
     kind = value.type.tensor_type

@@ -19,18 +19,56 @@ from infold.fold.affine import F64
 from infold.fold.linear import FoldedTensor
 from infold.tensors import Array
 
-__all__ = ["conv_transpose", "evaluate", "row_limit"]
+__all__ = ["conv_transpose", "error", "evaluate", "row_limit", "site_budget"]
 
-# Multiply-adds spent on one site; fewer rows are looked at where more would be needed.
-BUDGET = 2_000_000_000
+# Multiply-adds spent on one site, and on all of them together; fewer rows are looked at where more
+# would be needed.
+SITE_BUDGET, BUDGET = 2_000_000_000, 8_000_000_000
+# Products of one float64 block: what a convolution lays out in memory before it sums up.
+BLOCK_PRODUCTS = 2**22
 
 
-def row_limit(op: LinearOp, output: Array) -> int | None:
+def site_budget(sites: int) -> int:
+    """Multiply-adds for one of so many sites."""
+    return min(SITE_BUDGET, BUDGET // max(1, sites))
+
+
+def row_limit(op: LinearOp, output: Array, budget: int) -> int | None:
     """How many rows of the data to evaluate; None where the rows cannot be told apart."""
     if op.in_axis == 0 or op.out_axis == 0:
         return None
     per_row = int(output.size) // max(1, int(output.shape[0])) * op.linear.weight.fan_in
-    return max(1, BUDGET // max(1, per_row))
+    return max(1, budget // max(1, per_row))
+
+
+def error(op: LinearOp, data: Array, value: Array, budget: int) -> float | None:
+    """The distance of a value from what float64 makes of the data it was computed from.
+
+    Args:
+        op: The linear op, bias included.
+        data: What it read.
+        value: What came out.
+        budget: Multiply-adds to spend; at least one row is looked at.
+
+    Returns:
+        The largest distance over the largest exact magnitude, or None for a form that is not
+        evaluated here.
+    """
+    if value.size == 0:
+        return None
+    limit = row_limit(op, value, budget)
+    rows = value.shape[0] if limit is None else min(limit, value.shape[0])
+    laid_out = value.size // value.shape[0] * op.linear.weight.fan_in // op.linear.weight.outputs
+    step = rows if limit is None else max(1, BLOCK_PRODUCTS // max(1, laid_out))
+    largest = scale = 0.0
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows)) if limit is not None else slice(None)
+        exact = evaluate(op, data[block])
+        if exact is None or exact.shape != value[block].shape:
+            return None
+        scale = max(scale, float(np.abs(exact).max(initial=0.0)))
+        largest = max(largest, float(np.abs(exact - value[block].astype(np.float64)).max(initial=0.0)))
+    return largest / (scale or 1.0)
 
 
 def evaluate(op: LinearOp, data: Array) -> F64 | None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from infold.fold.absorbers import write_affine
 from infold.fold.patch import Editor, Patch, Replacement
+from infold.fold.places import places
 from infold.fold.report import (
     Decision,
     FoldReport,
@@ -66,9 +67,10 @@ def fold_batch_norms(model: ir.Model, *, freeze_initializers: bool = False) -> t
     _keep_rest(folded, editor, decisions)
     _shrink_chains(folded, editor)
     _merge_rows(folded, editor, decisions)
+    where = places(folded)
     # Two that met may by now be written and named otherwise; the report tells of the model as it was.
     ordered = [
-        replace(decisions[key], site=name, spelling=spelling, output=key[1], layer=layer)
+        replace(decisions[key], site=name, spelling=spelling, output=key[1], layer=layer, place=where[key[0]])
         for key, (name, spelling, layer) in called.items()
     ]
     report = FoldReport(tuple(ordered), before, _count_nodes(folded))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from infold.fold.places import places
+
 __all__ = ["PREVIOUS", "Amendment", "Editor", "NewConstant", "NewNode", "Patch", "Replacement"]
 
 SUFFIX = "/folded"
@@ -109,7 +111,7 @@ class Editor:
         self._bodies = {function.graph for function in model.functions.values()}
         self._taken: set[str | None] = {None, ""}
         self._origin: dict[tuple[ir.Graph, str], str] = {}
-        for graph in model.graphs():
+        for graph in places(model):
             self._taken.update(value.name for value in graph.inputs)
             self._taken.update(graph.initializers)
             self._taken.update(output.name for node in graph for output in node.outputs)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from infold.fold.affine import Affine
+from infold.fold.affine import F64, Affine
+from infold.fold.places import Place, spelled
 
 __all__ = ["Decision", "FoldReport", "NormParameters", "Outcome", "Reason", "Refusal", "Refused"]
-
-from infold.fold.affine import F64
 
 
 class Reason(StrEnum):
@@ -92,6 +91,7 @@ class Decision:
         spelling: How it is written: `BatchNormalization`, or `Sub,Div,Mul,Add`.
         output: Name of the value the norm computes in the unfolded model.
         outcome: Folded or kept.
+        place: The body or function it stands in; empty for the main graph.
         is_norm: False for a bare bias or a scalar factor, which is folded where
             that is free but is nothing a user would call a norm.
         rule: The rule that folded it; empty where kept.
@@ -111,6 +111,7 @@ class Decision:
     spelling: str
     output: str
     outcome: Outcome
+    place: Place = ()
     is_norm: bool = True
     rule: str = ""
     into: str = ""
@@ -123,6 +124,16 @@ class Decision:
     affine: Affine | None = None
     parameters: NormParameters | None = None
     layer: str = ""
+
+    @property
+    def where(self) -> str:
+        """The body or function it stands in, as people read it; empty for the main graph."""
+        return spelled(self.place)
+
+    @property
+    def full_name(self) -> str:
+        """The site, and where it stands."""
+        return f"{self.site} in {self.where}" if self.place else self.site
 
     @property
     def why(self) -> str:

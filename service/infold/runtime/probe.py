@@ -51,7 +51,8 @@ def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> l
     """Run models one after another in one child process.
 
     Returns:
-        The outputs of each, by name, in the order of `runs`.
+        The outputs of each, by name, in the order of `runs`. Numbers are mapped from files that
+        have no name any more: they take memory as they are read, and disk as long as they are held.
 
     Raises:
         NoKernelError: onnxruntime does not implement something in one of them.
@@ -118,8 +119,7 @@ def _save(stem: Path, array: Array) -> None:
 def _load(stem: Path) -> Array:
     strings = stem.with_name(f"{stem.name}.json")
     if not strings.exists():
-        numbers: Array = np.load(stem.with_name(f"{stem.name}.npy"))
-        return numbers
+        return np.asarray(np.load(stem.with_name(f"{stem.name}.npy"), mmap_mode="r"))
     shape, texts = json.loads(strings.read_text())
     array = np.empty(len(texts), np.object_)
     array[:] = texts
@@ -134,21 +134,26 @@ def _cause(returncode: int) -> str:
 
 def child() -> None:
     """Entry of the child: run every job of the folder given as first argument."""
-    from infold.runtime.options import RunOptions
-    from infold.runtime.session import Session
-
     folder = Path(sys.argv[1])
     for index, job in enumerate(json.loads((folder / "jobs.json").read_text())):
-        options = RunOptions(optimize=job["optimize"], disabled_optimizers=tuple(job["disabled_optimizers"]))
         facts: dict[str, Any]
         try:
-            folder_given = Path(job["external_folder"]) if job["external_folder"] else None
-            session = Session(Path(job["path"]), options, external_folder=folder_given)
-            tensors = {name: _load(folder / f"in{index}.{n}") for n, name in enumerate(job["inputs"])}
-            outputs = session.run(tensors)
-            for n, array in enumerate(outputs.values()):
-                _save(folder / f"out{index}.{n}", array)
-            facts = {"outputs": list(outputs)}
+            facts = {"outputs": _do(folder, index, job)}
         except SessionError as failure:
             facts = {"error": type(failure).__name__, "detail": failure.detail}
         (folder / f"done{index}.json").write_text(json.dumps(facts))
+
+
+def _do(folder: Path, index: int, job: dict[str, Any]) -> list[str]:
+    """Run one job; its session and arrays are gone before the next one starts."""
+    from infold.runtime.options import RunOptions
+    from infold.runtime.session import Session
+
+    options = RunOptions(optimize=job["optimize"], disabled_optimizers=tuple(job["disabled_optimizers"]))
+    outside = Path(job["external_folder"]) if job["external_folder"] else None
+    session = Session(Path(job["path"]), options, external_folder=outside)
+    tensors = {name: _load(folder / f"in{index}.{n}") for n, name in enumerate(job["inputs"])}
+    outputs = session.run(tensors)
+    for n, array in enumerate(outputs.values()):
+        _save(folder / f"out{index}.{n}", array)
+    return list(outputs)

@@ -20,7 +20,7 @@ from infold.convert.frontends.exported import Framework
 from infold.convert.wire import split
 from infold.errors import SourceError
 
-__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load"]
+__all__ = ["MAX_IR_VERSION", "MAX_OPSET", "Source", "in_memory", "load", "readable"]
 
 # What onnxruntime 1.31 loads; onnx 1.23 itself writes newer.
 MAX_OPSET = 26
@@ -70,7 +70,7 @@ class Source:
         if self.proto.graph.sparse_initializer:
             raise SourceError(self.path, "sparse initializers are not supported")
         try:
-            model = ir.from_proto(_with_shapes(self.proto))
+            model = readable(self.proto, self.folder)
         except ir.serde.SerdeError as unread:
             reason: BaseException = unread  # which wraps one error in another, node in graph in model
             while reason.__cause__ is not None:
@@ -82,9 +82,20 @@ class Source:
             assert header is not None
             array = np.frombuffer(data, header.dtype.numpy()).reshape(header.shape.numpy())
             value.const_value = ir.Tensor(array, header.dtype, name=name)
-        for graph in model.graphs():
-            ir.external_data.set_base_dir(graph, self.folder)
         return model
+
+
+def readable(proto: onnx.ModelProto, folder: Path) -> ir.Model:
+    """A model for the fold floor: shapes inferred, external data mapped, not read.
+
+    Args:
+        proto: The model.
+        folder: Where its external data lies.
+    """
+    model = ir.from_proto(_with_shapes(proto))
+    for graph in model.graphs():
+        ir.external_data.set_base_dir(graph, folder)
+    return model
 
 
 def load(path: Path) -> Source:
