@@ -356,11 +356,11 @@ def test_open_lengths_stay_open(tmp_path: Path) -> None:
     conv = kl.Conv2D(4, 3, padding="same", name="conv2d")
     outputs = {"a": norm("add")(conv(left)), "b": kl.GlobalMaxPooling2D(name="mul")(norm("bn")(conv(right)))}
     path = save(keras.Model([left, right], outputs), tmp_path / "open.keras")
-    result = convert(path, shapes={"left": (1, 12, 20, 3)})
+    result = convert(path, shapes={"left": (2, 12, 20, 3)})
     assert result.dims("left") == ["batch", "left_1", "left_2", 3]
     assert result.dims("a") == ["batch", "left_1", "left_2", 4]
     assert result.dims("right") == ["batch", "right_1", 8, 3]
-    assert result.framework.samples["left"].shape == (1, 12, 20, 3)
+    assert result.framework.samples["left"].shape == (2, 12, 20, 3)
     other = {"left": (3, 5, 7, 3), "right": (3, 40, 8, 3)}
     samples = {name: np.ones(shape, np.float32) for name, shape in other.items()}
     assert all_values(result.source.proto, samples)["a"].shape == (3, 5, 7, 4)

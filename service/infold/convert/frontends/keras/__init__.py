@@ -43,8 +43,8 @@ def open_model(request: Request) -> Exported:
 
 
 def _open(request: Request, backend: str) -> Exported:
-    route = import_module(f"infold.convert.frontends.keras.{backend}_route")
     model = load(request)
+    route = import_module(f"infold.convert.frontends.keras.{backend}_route")
     norms = norms_of(model)
     inference = Inference(model)
     try:
