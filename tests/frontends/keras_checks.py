@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +16,7 @@ NORM_ENDS = ("BatchNormalization", "Add", "Sub", "Mul", "Div")
 
 
 def all_values(proto: onnx.ModelProto, samples: Tensors) -> dict[str, Array]:
-    """Whatever a norm may have ended in, then outputs, as onnxruntime computes them unoptimized."""
+    """Outputs, and whatever a norm may have ended in, as onnxruntime computes them unoptimized."""
     seen = onnx.ModelProto()
     seen.CopyFrom(proto)
     outputs = [value.name for value in seen.graph.output]
@@ -26,7 +24,7 @@ def all_values(proto: onnx.ModelProto, samples: Tensors) -> dict[str, Array]:
     for name in names:
         if name not in outputs:
             seen.graph.output.add().name = name
-    names += [name for name in outputs if name not in names]
+    names = [name for name in outputs if name not in names] + names
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -43,11 +41,14 @@ def difference(got: Array, want: Array) -> float:
     return float(np.abs(got64 - want64).max(initial=0.0) / max(1e-30, np.abs(want64).max(initial=0.0)))
 
 
-def value_of(call: Call, values: Mapping[str, Array], taken: set[str], allowed: float = 1e-5) -> str | None:
-    """Name of the value that a use of a norm gave, its channel axis second or last; None if there is none."""
+def value_of(call: Call, values: dict[str, Array], taken: set[str], allowed: float = 1e-5) -> str | None:
+    """Name of the value that a use of a norm gave, its channel axis second or last; None if there is none.
+
+    Of several the last: a norm without beta may end in adding zeros.
+    """
     given = np.asarray(call.value)
     layouts = [given] if given.ndim < 3 else [given, np.moveaxis(given, -1, 1), np.moveaxis(given, 1, -1)]
-    for name, value in values.items():
+    for name, value in reversed(values.items()):
         if name not in taken and any(difference(value, layout) <= allowed for layout in layouts):
             return name
     return None

@@ -73,6 +73,31 @@ class Trainer(keras.Model):
         return self.dropout(self.bn(self.dense(inputs), training=training), training=training)
 
 
+class Bare(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense, self.bn = keras.layers.Dense(4), keras.layers.BatchNormalization(name="bn")
+
+    def call(self, x, place):
+        return self.bn(self.dense(x)) * keras.ops.one_hot(keras.ops.squeeze(place, 1), 4)
+
+
+class Pair(Bare):
+    def build(self, x_shape, place_shape):
+        self.dense.build(x_shape)
+        self.bn.build((None, 4))
+
+
+class Secretive(Trainer):
+    def get_build_config(self):
+        return {"width": 3}
+
+    def build_from_config(self, config):
+        self.dense.build((None, config["width"]))
+        self.bn.build((None, 4))
+        self.built = True
+
+
 class ByTensorFlow(keras.layers.Layer):
     def call(self, x):
         import tensorflow as tf
@@ -356,11 +381,11 @@ def test_open_lengths_stay_open(tmp_path: Path) -> None:
     conv = kl.Conv2D(4, 3, padding="same", name="conv2d")
     outputs = {"a": norm("add")(conv(left)), "b": kl.GlobalMaxPooling2D(name="mul")(norm("bn")(conv(right)))}
     path = save(keras.Model([left, right], outputs), tmp_path / "open.keras")
-    result = convert(path, shapes={"left": (1, 12, 20, 3)})
+    result = convert(path, shapes={"left": (2, 12, 20, 3)})
     assert result.dims("left") == ["batch", "left_1", "left_2", 3]
     assert result.dims("a") == ["batch", "left_1", "left_2", 4]
     assert result.dims("right") == ["batch", "right_1", 8, 3]
-    assert result.framework.samples["left"].shape == (1, 12, 20, 3)
+    assert result.framework.samples["left"].shape == (2, 12, 20, 3)
     other = {"left": (3, 5, 7, 3), "right": (3, 40, 8, 3)}
     samples = {name: np.ones(shape, np.float32) for name, shape in other.items()}
     assert all_values(result.source.proto, samples)["a"].shape == (3, 5, 7, 4)
@@ -474,6 +499,24 @@ def test_a_model_written_as_a_class(own: Any, tmp_path: Path) -> None:
     assert list(result.outcomes) == ["bn", "bn#2"]
     assert result.error("sum") <= 1e-5 and result.folded_error("left_1") <= 1e-4
     assert result.framework.notes[0].startswith("the model runs 'bn#2' in training mode")
+
+
+def pair(make: Any, folder: Path) -> Path:
+    """A model of two arguments, the second of which is whole numbers."""
+    model = make(name="pair")
+    model(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32))
+    return save(model, folder / "pair.keras")
+
+
+def test_samples_say_what_a_class_does_not(own: Any, tmp_path: Path) -> None:
+    """Of what type its arguments are."""
+    path = pair(own.Pair, tmp_path)
+    rows = np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=rows, place=np.arange(5, dtype=np.int32).reshape(5, 1) % 4)
+    result = convert(path, custom_objects=("own_layers:Pair",), samples=tmp_path / "rows.npz")
+    assert result.dims("x") == ["batch", 3] and result.dims("place") == ["batch", 1]
+    assert result.framework.answer.outputs["output"].shape == (5, 4)
+    assert result.error("output") <= 1e-5 and result.folded_error("output") <= 1e-4
 
 
 def test_a_model_that_trains_unless_told_otherwise(own: Any, tmp_path: Path) -> None:
@@ -692,13 +735,33 @@ def test_sparse_tensors_are_no_input(tmp_path: Path) -> None:
     assert "input 'x' is sparse" in refusal(path)
 
 
-def test_a_class_that_never_saw_a_shape(own: Any, tmp_path: Path) -> None:
-    """It asks for one."""
+def test_a_class_that_never_saw_data(own: Any, tmp_path: Path) -> None:
+    """Keras would give it new random weights without a word."""
     path = tmp_path / "model.keras"
     with pytest.warns(UserWarning, match="has not yet been built"):
         own.Trainer(name="trainer").save(path)
     detail = refusal(path, custom_objects=("own_layers:Trainer",))
-    assert "--shape inputs=N" in detail
+    assert "holds no weights; call the model once, then save it" in detail
+
+
+def test_a_class_that_keras_cannot_build_again(own: Any, tmp_path: Path) -> None:
+    """Of several arguments Keras keeps one shape, then loads no weights, and only warns."""
+    path = pair(own.Bare, tmp_path)
+    with pytest.raises(SourceError) as caught:
+        convert(path, custom_objects=("own_layers:Bare",), shapes={"place": (2, 1)})
+    assert "came without its weights: Keras could not build it while loading" in caught.value.detail
+
+
+def test_an_input_of_unknown_shape(own: Any, tmp_path: Path) -> None:
+    """The flag that tells it is named."""
+    model = own.Secretive(name="secretive")
+    model(np.zeros((2, 3), np.float32), training=False)
+    path = save(model, tmp_path / "model.keras")
+    detail = refusal(path, custom_objects=("own_layers:Secretive",))
+    assert "does not say what shape its input 'inputs' has; give it as --shape inputs=N" in detail
+    result = convert(path, custom_objects=("own_layers:Secretive",), shapes={"": (2, 3)})
+    assert result.dims("inputs") == ["batch", 3]
+    assert result.error("output") <= 1e-5
 
 
 def test_a_shape_for_no_input(tmp_path: Path) -> None:

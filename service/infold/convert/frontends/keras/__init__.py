@@ -7,8 +7,10 @@ TensorFlow) goes through TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import keras
 
@@ -16,7 +18,7 @@ from infold.convert.frontends.child import OtherBackendError
 from infold.convert.frontends.exported import Answer, Exported, Request
 from infold.convert.frontends.keras.inference import Inference, alike
 from infold.convert.frontends.keras.interface import Interface, first_call
-from infold.convert.frontends.keras.layers import norms_of
+from infold.convert.frontends.keras.layers import layers_of, norms_of
 from infold.convert.frontends.keras.loading import load
 from infold.convert.frontends.keras.names import with_names
 from infold.convert.frontends.keras.wording import one_line
@@ -43,13 +45,15 @@ def open_model(request: Request) -> Exported:
 
 
 def _open(request: Request, backend: str) -> Exported:
-    route = import_module(f"infold.convert.frontends.keras.{backend}_route")
     model = load(request)
+    route = import_module(f"infold.convert.frontends.keras.{backend}_route")
     norms = norms_of(model)
     inference = Inference(model)
     try:
         with route.no_gradients():
+            loaded = _weights(model)
             interface = first_call(model, request)
+            _require_loaded(request, loaded, _weights(model))
             inference.failed = None  # a batch that did not fit is no failure
             _require_steady(request, interface, inference)
             proto = route.export(interface, inference)
@@ -67,6 +71,22 @@ def _open(request: Request, backend: str) -> Exported:
         return Answer(dict(zip(interface.outputs, values, strict=True)), tuple(calls))
 
     return Exported(f"keras {keras.__version__} on {route.NAME}", proto, norms, run, notes)
+
+
+def _weights(model: Any) -> dict[str, int]:
+    """How many weights each layer has, those inside it included."""
+    return {path: len(layer.weights) for path, layer in layers_of(model).items()}
+
+
+def _require_loaded(request: Request, loaded: Mapping[str, int], used: Mapping[str, int]) -> None:
+    """Keras leaves a layer that it cannot build while loading for its first call to make up."""
+    new = [path for path, count in used.items() if count > loaded.get(path, 0)]
+    if new:
+        raise SourceError(
+            request.source,
+            f"layer '{max(new, key=len)}' came without its weights: Keras could not build it while loading "
+            "and made up random ones; give the model's class a build() that takes the shapes of its inputs",
+        )
 
 
 def _require_steady(request: Request, interface: Interface, inference: Inference) -> None:

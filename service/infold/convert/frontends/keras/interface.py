@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from infold.convert.frontends.exported import Request
-from infold.convert.samples import draw_samples, load_samples, signature_of
+from infold.convert.samples import draw_samples, load_samples, read_samples, signature_of
 from infold.errors import SourceError
 from infold.tensors import Array, Signature, TensorSpec
 
@@ -113,6 +113,11 @@ def _declared(model: Any, request: Request) -> Interface | None:
 
 def _undeclared(model: Any, request: Request) -> Interface:
     """From the shapes with which a model written as a class was built, or the user's."""
+    if not model.built:
+        detail = (
+            "was saved before it had seen data, so it holds no weights; call the model once, then save it"
+        )
+        raise SourceError(request.source, detail)
     parameters = [
         name
         for name, each in inspect.signature(model.call).parameters.items()
@@ -123,7 +128,7 @@ def _undeclared(model: Any, request: Request) -> Interface:
     given = _given(request)
     if "" in given:
         given[parameters[0]] = given.pop("")
-    build = (model.get_build_config() if model.built else None) or {}
+    build = model.get_build_config() or {}
     shapes = {name.removesuffix("_shape"): shape for name, shape in (build.get("shapes_dict") or {}).items()}
     if "input_shape" in build:
         shapes = {parameters[0]: build["input_shape"]}
@@ -168,12 +173,7 @@ def _given(request: Request) -> dict[str, tuple[np.dtype[np.generic], tuple[int 
     """Dtype and shape of what the user gave, by name."""
     if request.samples is None:
         return {name: (np.dtype(np.float32), shape) for name, shape in request.shapes.items()}
-    try:
-        with np.load(request.samples, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
-    except Exception:  # read again, and explained, where the samples are needed
-        return {}
-    return {name.removeprefix("in."): (array.dtype, array.shape) for name, array in arrays.items()}
+    return {name: (array.dtype, array.shape) for name, array in read_samples(request.samples).items()}
 
 
 def _dtype(request: Request, name: str, dtype: str) -> np.dtype[np.generic]:
