@@ -146,6 +146,21 @@ def test_equal_values_go_to_their_layers_in_order() -> None:
     assert [each.value for each in layers] == ["y", "z"]
 
 
+def test_a_layer_ends_where_its_value_comes_last() -> None:
+    """A norm without beta adds zeros: the site is the whole of it, not half."""
+    text = """g (float[N,3] x) => (float[N,3] y) {
+        h = MatMul (x, w)
+        a0 = Sub (h, am) a1 = Mul (a0, as) a2 = Add (a1, zero) y = Relu (a2) }"""
+    bare = replace(A, beta=np.zeros(3))
+    weights = {f"a{k[-1]}": v for k, v in written_out(bare).items()}
+    first = apply(bare, normal(6, 3, seed=4) @ normal(3, 3, seed=3))
+    proto = model(text, {"w": normal(3, 3, seed=3), "zero": np.zeros(3, np.float32), **weights})
+    opened = source(proto, [bare], {"y": np.maximum(first, 0)}, [Call(0, first)])
+    marked, (layer,), _ = find_layers(opened)
+    assert layer.value == "a2"
+    assert [each.site for each in fold_source(marked)[2].norms] == ["block/bn1"]
+
+
 def test_a_layer_is_found_in_the_other_layout() -> None:
     """The framework has channels last, the graph has them first."""
     text = """g (float[N,4,3] x) => (float[N,3,4] y) {

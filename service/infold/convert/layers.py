@@ -65,7 +65,7 @@ def find_layers(source: Source) -> tuple[Source, tuple[Layer, ...], Tensors]:
     assert framework is not None
     names = list(_ends(source.proto.graph)) if framework.answer.calls else []
     values = run_inside(source.proto, source.folder, names, framework.samples)
-    layers = tuple(_match(framework, {name: values[name] for name in names}))
+    layers = tuple(_match(framework, {name: values[name] for name in names}, source.proto.graph))
     marked = onnx.ModelProto()
     marked.CopyFrom(source.proto)
     if not layers:
@@ -81,9 +81,13 @@ def _ends(graph: onnx.GraphProto) -> Iterator[str]:
             yield node.output[0]
 
 
-def _match(framework: Framework, values: Tensors) -> Iterator[Layer]:
-    """The nearest value to each call that no earlier call took; the first of equals."""
+def _match(framework: Framework, values: Tensors, graph: onnx.GraphProto) -> Iterator[Layer]:
+    """The nearest value to each call that no earlier call took; the first of equals, to its end."""
     free = dict.fromkeys(values)
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).extend(output for output in node.output if output in free)
     uses: Counter[int] = Counter()
     for call in framework.answer.calls:
         uses[call.norm] += 1
@@ -91,6 +95,9 @@ def _match(framework: Framework, values: Tensors) -> Iterator[Layer]:
         name = layer if uses[call.norm] == 1 else f"{layer}:{uses[call.norm]}"
         errors = {each: error for each in free if (error := _distance(call, values[each])) <= NEAR}
         best = min(errors, key=errors.__getitem__, default="")
+        # A norm without beta may end in adding zeros: the same value once more.
+        while more := [each for each in readers.get(best, ()) if errors.get(each) == errors[best]]:
+            best = more[0]
         free.pop(best, None)
         yield Layer(name, call.norm, best, errors.get(best, float("inf")))
 
