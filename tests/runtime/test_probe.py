@@ -121,7 +121,7 @@ def test_a_child_that_dies_in_its_second_run_names_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was done before the crash is not blamed."""
-    done = 'echo \'{"outputs": []}\' > "$3/done0.json"; kill -SEGV $$'
+    done = 'read folder; echo \'{"outputs": []}\' > "$folder/done0.json"; kill -SEGV $$'
     stand_in(tmp_path, done, monkeypatch)
     with pytest.raises(RuntimeCrashError) as caught:
         run_isolated([relu_run(tmp_path, "unfolded"), relu_run(tmp_path, "folded")])
@@ -141,3 +141,38 @@ def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RuntimeCrashError, match="no result within 0 s") as caught:
         run_isolated([relu_run(tmp_path, "slow")], timeout_s=0.2)
     assert caught.value.model == "slow"
+
+
+def test_a_kept_child_serves_run_after_run(tmp_path: Path) -> None:
+    """One process for all of them; an error of one does not end it."""
+    from infold.runtime import child, kept_child
+
+    processes = set()
+    with kept_child():
+        for values in ((-1.0, 2.0), (3.0, -4.0)):
+            (result,) = run_isolated([relu_run(tmp_path, values=values)])
+            assert result["y"].tolist() == [max(0.0, each) for each in values]
+            with child.child_at_hand() as kept:
+                assert kept._process is not None
+                processes.add(kept._process.pid)
+        broken = tmp_path / "broken.onnx"
+        broken.write_bytes(b"nonsense")
+        with pytest.raises(SessionError):
+            run_isolated([Run("broken", broken, {})])
+        run_isolated([relu_run(tmp_path)])
+    assert len(processes) == 1
+
+
+def test_a_kept_child_that_died_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash costs the run it happened in, not those after it."""
+    from infold.runtime import kept_child
+
+    with kept_child():
+        with monkeypatch.context() as patched:
+            stand_in(tmp_path, "kill -SEGV $$", patched)
+            with pytest.raises(RuntimeCrashError):
+                run_isolated([relu_run(tmp_path)])
+        (result,) = run_isolated([relu_run(tmp_path)])
+    assert result["y"].tolist() == [0.0, 2.0]

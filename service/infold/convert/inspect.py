@@ -19,6 +19,7 @@ from infold.convert.norms import Place, find_places, with_parameters
 from infold.convert.pipeline import Sampling, fold_source
 from infold.fold import Decision, Outcome, Reason
 from infold.fold.affine import F64
+from infold.runtime import kept_child
 
 __all__ = ["Inspection", "NormView", "inspect"]
 
@@ -109,7 +110,7 @@ def inspect(
         ProofError: The model does not run on the samples.
     """
     sampling = sampling or Sampling()
-    with open_source(source, options, sampling.file, sampling.shapes, progress) as opened:
+    with kept_child(), open_source(source, options, sampling.file, sampling.shapes, progress) as opened:
         layers: tuple[Layer, ...] = ()
         notes: list[str] = []
         if opened.framework is not None:

@@ -37,7 +37,7 @@ from infold.convert.weights import check_weights
 from infold.convert.writing import write_model
 from infold.errors import ProofError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
-from infold.runtime import add_disabled_optimizers
+from infold.runtime import add_disabled_optimizers, kept_child
 from infold.tensors import MODEL_NAME, Array, Tensors
 
 __all__ = [
@@ -310,7 +310,8 @@ def staging(parent: Path) -> Iterator[Path]:
 
 def _build(path: Path | str, stage: Path, final: Path, how: _How) -> Conversion:
     """Build everything inside `stage`, under its final names."""
-    with open_source(path, how.options, how.sampling.file, how.sampling.shapes, how.progress) as source:
+    opened = open_source(path, how.options, how.sampling.file, how.sampling.shapes, how.progress)
+    with kept_child(), opened as source:
         if source.framework is None:
             return _build_from(source, (), (), stage, final, how)
         source, layers, outputs = find_layers(source)

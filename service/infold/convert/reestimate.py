@@ -29,6 +29,7 @@ from infold.errors import SamplesError, SourceError, TargetError
 from infold.fold.affine import F64
 from infold.fold.linear import FoldedBias
 from infold.fold.patch import PREVIOUS, Editor, NewConstant, NewNode, Patch, Replacement
+from infold.runtime import kept_child
 
 __all__ = ["Moved", "Reestimation", "moved_json", "reestimate"]
 
@@ -115,7 +116,7 @@ def reestimate(
     """
     if destination.suffix != ".onnx" or destination.is_dir():
         raise TargetError(destination, "must be a file ending in .onnx")
-    with open_source(source, options, progress=progress) as opened:
+    with kept_child(), open_source(source, options, progress=progress) as opened:
         layers: tuple[Layer, ...] = ()
         if opened.framework is not None:
             opened, layers, _ = find_layers(opened)

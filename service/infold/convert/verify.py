@@ -30,6 +30,7 @@ from infold.errors import NoKernelError, NothingToProveError, ProofError
 from infold.fold import Decision
 from infold.fold.constants import is_float
 from infold.fold.places import Place, spelled
+from infold.runtime import kept_child
 from infold.tensors import Tensors
 
 __all__ = ["Model", "Proof", "SiteProof", "prove"]
@@ -50,7 +51,8 @@ def prove(unfolded: Model, folded: Model, decisions: Sequence[Decision], samples
     Raises:
         ProofError: One side cannot run, or gives nothing that can be compared.
     """
-    return _Prover(folded, decisions).whole(unfolded, folded, samples)
+    with kept_child():
+        return _Prover(folded, decisions).whole(unfolded, folded, samples)
 
 
 # What a norm that could not be looked at is taken to add to its value, in units of roundoff: that of

@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from infold.runtime.child import kept_child
 from infold.runtime.model_config import (
     Batching,
     ModelConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "add_disabled_optimizers",
     "available_cores",
     "choose_device",
+    "kept_child",
     "read_config",
     "run_isolated",
     "versions",

@@ -1,4 +1,4 @@
-"""Runs models in a throw-away child process.
+"""Runs models in a child process.
 
 onnxruntime is native code that opens files from strangers: a crash there must
 be an answer, not the end of the command or of the server.
@@ -7,8 +7,8 @@ be an answer, not the end of the command or of the server.
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from infold.errors import NoKernelError, RuntimeCrashError, SessionError
+from infold.runtime.child import DiedError, child_at_hand
 from infold.tensors import Array, Tensors
 
-__all__ = ["Run", "run_isolated"]
+__all__ = ["Run", "run_isolated", "serve_jobs"]
 
 DEFAULT_TIMEOUT_S = 900.0
 
@@ -63,13 +64,18 @@ def run_isolated(runs: Sequence[Run], timeout_s: float = DEFAULT_TIMEOUT_S) -> l
         folder = Path(name)
         jobs = [_write_job(folder, index, run) for index, run in enumerate(runs)]
         (folder / "jobs.json").write_text(json.dumps(jobs))
-        command = [sys.executable, "-c", "from infold.runtime.probe import child; child()", name]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired as late:
+            with child_at_hand() as child:
+                child.work(folder, timeout_s)
+        except DiedError as dead:
             where = _under_way(folder, runs)
-            raise RuntimeCrashError(where, f"no result within {timeout_s:.0f} s") from late
-        return [_read_result(folder, index, runs, done) for index in range(len(runs))]
+            if dead.cause is None:
+                raise RuntimeCrashError(where, f"no result within {timeout_s:.0f} s") from dead
+            for index, run in enumerate(runs):
+                _read_result(folder, index, run)  # one that failed before is the cause
+            how = f"the runtime died of {dead.cause}; {dead.said}".rstrip("; ")
+            raise RuntimeCrashError(where, how) from dead
+        return [_read_result(folder, index, run) or {} for index, run in enumerate(runs)]
 
 
 def _write_job(folder: Path, index: int, run: Run) -> dict[str, Any]:
@@ -91,19 +97,15 @@ def _under_way(folder: Path, runs: Sequence[Run]) -> str:
     return runs[-1].label
 
 
-def _read_result(
-    folder: Path, index: int, runs: Sequence[Run], done: subprocess.CompletedProcess[str]
-) -> dict[str, Array]:
-    label = runs[index].label
+def _read_result(folder: Path, index: int, run: Run) -> dict[str, Array] | None:
+    """The outputs of one run; None if the child did not come to its end."""
     marker = folder / f"done{index}.json"
     if not marker.exists():
-        how = f"the runtime died of {_cause(done.returncode)}"
-        last = done.stderr.strip().splitlines()[-1:] or [""]
-        raise RuntimeCrashError(label, f"{how}; {last[0]}".rstrip("; "))
+        return None
     facts = json.loads(marker.read_text())
     if "error" in facts:
         kind = NoKernelError if facts["error"] == "NoKernelError" else SessionError
-        raise kind(label, facts["detail"])
+        raise kind(run.label, facts["detail"])
     return {name: _load(folder / f"out{index}.{n}") for n, name in enumerate(facts["outputs"])}
 
 
@@ -126,15 +128,17 @@ def _load(stem: Path) -> Array:
     return array.reshape(shape)
 
 
-def _cause(returncode: int) -> str:
-    if returncode < 0:
-        return signal.Signals(-returncode).name
-    return f"exit code {returncode}"
+def serve_jobs() -> None:
+    """Entry of the child: run every job of each folder named on standard input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # native code prints there as it likes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this process
+    for line in sys.stdin:
+        _run_jobs(Path(line.rstrip("\n")))
+        print("done", file=answers, flush=True)
 
 
-def child() -> None:
-    """Entry of the child: run every job of the folder given as first argument."""
-    folder = Path(sys.argv[1])
+def _run_jobs(folder: Path) -> None:
     for index, job in enumerate(json.loads((folder / "jobs.json").read_text())):
         facts: dict[str, Any]
         try:
