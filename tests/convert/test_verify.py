@@ -159,6 +159,56 @@ def test_a_difference_that_is_not_finite_is_found(tmp_path: Path) -> None:
     assert proof.first_off is not None and proof.first_off.site == "bn2"
 
 
+def rows_of_norms(last_beta: float = 0.0, *, kind: str = "float") -> onnx.ModelProto:
+    """Two norms in a row and no linear op to take them; the second adds so much to its last channel."""
+    dtype = {"float": "float32", "float16": "float16", "double": "float64"}[kind]
+    second = norm(4, seed=1, dtype=dtype, prefix="s_")
+    second["s_beta"][3] += np.asarray(last_beta, dtype)
+    return model(
+        f"""g ({kind}[N,4,6,6] x) => ({kind}[N,4,6,6] y) {{
+            h = Relu (x)
+            [first] a = {BN} (h, gamma, beta, mean, variance)
+            [second] b = {BN} (a, s_gamma, s_beta, s_mean, s_variance)  y = Tanh (b) }}""",
+        {**norm(4, dtype=dtype), **second},
+    )
+
+
+@pytest.mark.parametrize("kind", ["float", "float16", "double"])
+def test_two_norms_that_became_one_give_no_false_alarm(tmp_path: Path, kind: str) -> None:
+    """No weight absorbed them, so no sum explains the difference; their own operations do."""
+    proof = proof_of(rows_of_norms(kind=kind), fold(rows_of_norms(kind=kind)).proto, tmp_path)
+    assert proof.passed, proof.failure()
+    (site,) = proof.sites
+    assert 0 < site.comparison.exceeded < 0.9
+    assert site.comparison.bound < {"float": 1e-4, "float16": 1e-1, "double": 1e-12}[kind]
+
+
+@pytest.mark.parametrize(("kind", "error"), [("float", 1e-3), ("float16", 0.5), ("double", 1e-11)])
+def test_an_error_in_two_norms_that_became_one_is_found(tmp_path: Path, kind: str, error: float) -> None:
+    """One channel of the merged norm is off."""
+    proof = proof_of(rows_of_norms(kind=kind), fold(rows_of_norms(error, kind=kind)).proto, tmp_path)
+    assert proof.first_off is not None and proof.first_off.site == "first"
+
+
+def test_norms_that_meet_behind_a_fold_inherit_its_error(tmp_path: Path) -> None:
+    """What comes in from above is not laid at their door, however much they enlarge it."""
+
+    def graph(nudge: float) -> onnx.ModelProto:
+        weights = {"w": normal(4, 8, 3, 3, seed=5) / 8 * np.float32(nudge), **norm(4)}
+        weights |= norm(4, 1, prefix="s_") | norm(4, 2, prefix="t_")
+        return model(
+            f"""g (float[N,8,8,8] x) => (float[N,4,6,6] y) {{
+                c = Conv (x, w)  n = {BN} (c, t_gamma, t_beta, t_mean, t_variance)  h = Sigmoid (n)
+                a = {BN} (h, gamma, beta, mean, variance)
+                b = {BN} (a, s_gamma, s_beta, s_mean, s_variance)  y = Sigmoid (b) }}""",
+            weights,
+        )
+
+    assert proof_of(graph(1), fold(graph(1)).proto, tmp_path).passed
+    proof = proof_of(graph(1), fold(graph(1.01)).proto, tmp_path)
+    assert {site.site: site.comparison.passed for site in proof.sites} == {"n": False, "a": True}
+
+
 def test_looking_at_one_norm_at_a_time_finds_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,23 +8,24 @@ of a linear op that absorbed a norm
     |y_folded - y_unfolded|  <=  C sqrt(n) u (sum |w||x| + |s|(|b| + |mean|) + |beta|)
                                  + sum |w| |x_folded - x_unfolded|
 
-where n is the fan-in plus the norm's own four operations. The first line is what this fold may add,
+where n is the fan-in plus the norm's own four operations. Where two affines became one, the result
+and what each of them adds stand in the place of the sum. The first line is what this fold may add,
 the second what earlier ones brought along.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from infold.convert.blocks import Index, Limit, Scaled, mean_square, peak
 from infold.convert.comparison import UNIT_ROUNDOFF
 from infold.convert.magnitudes import bias_magnitude, key, magnitudes
-from infold.convert.watching import Watched
-from infold.fold import Decision
+from infold.convert.watching import Chain, Watched, norm_magnitude
 from infold.fold.affine import F64
 from infold.fold.constants import constant, is_constant
 from infold.tensors import Array, Tensors
@@ -84,9 +85,20 @@ class Bound:
     own_mean_square: float
 
 
-def bound_of(watched: Watched, parts: Mapping[str, OpMagnitudes], shape: tuple[int, ...]) -> Bound:
-    """The bound at a norm whose value has that shape; `parts` by the key of the op."""
-    norm = _norm_magnitude(watched.decision)
+def bound_of(watched: Watched, parts: Mapping[str, OpMagnitudes], left: Tensors, right: Tensors) -> Bound:
+    """The bound at a norm.
+
+    Args:
+        watched: The norm.
+        parts: What errors are made of, by the key of the op.
+        left: Values of the unfolded model by name, inputs included.
+        right: The same of the folded one.
+    """
+    if watched.chain is not None:
+        return _bound_of_chain(watched, watched.chain, left, right)
+    shape = left[watched.probe].shape
+    affine = watched.decision.affine
+    norm = 0.0 if affine is None else norm_magnitude(affine, watched.decision.parameters)
     direct: list[Limit] = []
     apart, square, fan_in = 0.0, 0.0, 0
     for op in watched.ops:
@@ -106,6 +118,41 @@ def bound_of(watched: Watched, parts: Mapping[str, OpMagnitudes], shape: tuple[i
         return sum((each(index) for each in direct), np.asarray(apart))
 
     return Bound(fan_in, limit, square)
+
+
+def _bound_of_chain(watched: Watched, chain: Chain, left: Tensors, right: Tensors) -> Bound:
+    """The bound where affines became one: no sums, but the additions of each may cancel.
+
+    Whatever stands in between is at most the result and what was added behind it; where several
+    values flow together, they may be larger than their sum.
+    """
+    want = left[watched.probe]
+    (above,) = watched.anchors.values()
+    pairs = [(left[name], right[name]) for name in above if name in left and name in right]
+    inflow = max((peak(a.shape, _magnitude(a)) for a, _ in pairs), default=0.0) if len(pairs) > 1 else 0.0
+    brought = max((float(np.max(np.abs(_difference(b, a)), initial=0.0)) for a, b in pairs), default=0.0)
+    dtype = ir.DataType.from_numpy(want.dtype)
+    unit = C * math.sqrt(NORM_OPERATIONS * (chain.length + 1)) * UNIT_ROUNDOFF[dtype]
+    base = 2 * chain.constants + chain.gain * inflow
+
+    magnitude = _magnitude(want)
+
+    def own(index: Index) -> F64:
+        return unit * (magnitude(index) + base)
+
+    def limit(index: Index) -> F64:
+        return own(index) + chain.gain * brought
+
+    return Bound(0, limit, mean_square(want.shape, own))
+
+
+def _magnitude(array: Array) -> Callable[[Index], F64]:
+    """Its finite magnitudes in float64."""
+
+    def of(index: Index) -> F64:
+        return np.nan_to_num(np.abs(array[index].astype(np.float64)), nan=0.0, posinf=0.0)
+
+    return of
 
 
 def op_magnitudes(window: Sequence[Watched], left: Tensors, right: Tensors) -> dict[str, OpMagnitudes]:
@@ -141,13 +188,3 @@ def op_magnitudes(window: Sequence[Watched], left: Tensors, right: Tensors) -> d
 def _difference(a: Array, b: Array) -> Array:
     with np.errstate(invalid="ignore", over="ignore"):
         return np.nan_to_num(a.astype(np.float32) - b.astype(np.float32), copy=False)
-
-
-def _norm_magnitude(decision: Decision) -> float:
-    """Largest |s| |mean| + |beta| of a norm: what its own two additions may cancel."""
-    if decision.affine is None:
-        return 0.0
-    parameters = decision.parameters
-    if parameters is None:
-        return float(np.abs(decision.affine.shift).max())
-    return float((np.abs(decision.affine.scale * parameters.mean) + np.abs(parameters.beta)).max())

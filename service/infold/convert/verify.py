@@ -226,7 +226,7 @@ def _compare(
     watched: Watched, parts: Mapping[str, OpMagnitudes], left: Tensors, right: Tensors, budget: int
 ) -> SiteProof:
     want, got = left[watched.probe], right[watched.probe]
-    bound = bound_of(watched, parts, want.shape)
+    bound = bound_of(watched, parts, left, right)
     found = compare(watched.probe, want, got, bound.limit)
     size = mean_square(want.shape, want.__getitem__)
     share = math.sqrt(bound.own_mean_square / size) if size else 0.0

@@ -9,14 +9,31 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from infold.convert.side_by_side import Model
-from infold.fold import Decision, LinearOp, linear_op
+from infold.fold import Affine, Decision, LinearOp, NormParameters, linear_op
 from infold.fold.report import Refused
+from infold.fold.sites import find_candidates, read_site
 from infold.tensors import Array, Tensors
 
-__all__ = ["Sizes", "Watched", "watch", "windows"]
+__all__ = ["Chain", "Sizes", "Watched", "norm_magnitude", "watch", "windows"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """Affines that follow each other in the unfolded model and are one in the folded.
+
+    Attributes:
+        length: How many.
+        gain: What an error in front of them is multiplied with, at most.
+        constants: Sum of the magnitudes of what they add, at the end of the chain.
+    """
+
+    length: int
+    gain: float
+    constants: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,14 +44,16 @@ class Watched:
         decision: What became of it.
         probe: The value that must agree.
         ops: The linear ops that absorbed it.
-        anchors: For the data of each op, by name: the nearest values at or above it that both
-            models know by the same name.
+        chain: Where no linear op, but another affine absorbed it: what the unfolded model does.
+        anchors: For the data of each op, or of the chain, by name: the nearest values at or above
+            it that both models know by the same name.
         left, right: What to ask of the unfolded and of the folded model.
     """
 
     decision: Decision
     probe: str
     ops: tuple[LinearOp, ...]
+    chain: Chain | None
     anchors: dict[str, frozenset[str]]
     left: frozenset[str]
     right: frozenset[str]
@@ -50,20 +69,70 @@ def watch(
         folded: The other.
         decisions: Folded norms of the main graph.
     """
-    values = {output.name: output for node in folded.graph.graph for output in node.outputs}
+    values, before = (_outputs(side) for side in (folded, unfolded))
     opset = folded.graph.opset_imports.get("", 1)
-    ours, theirs = unfolded.computed, folded.computed
+    theirs = folded.computed
+    shared = unfolded.computed & theirs
     watched, unseen = [], []
     for decision in decisions:
         present = [probe for probe in decision.probes if probe in values]
         if not present:
             unseen.append(decision)
         for probe in present:
-            ops = tuple(dict.fromkeys(_absorbers(values[probe], opset)))
-            anchors = {op.input.name or "": _anchors(op.input, ours & theirs) for op in ops}
+            nodes, above = _between(values[probe], shared)
+            ops = [op for op in dict.fromkeys(_absorbers(values[probe], opset)) if nodes & set(op.nodes)]
+            chain = None if ops or probe not in before else _chain(before[probe], shared, opset)
+            anchors = {op.input.name or "": _anchors(op.input, shared) for op in ops} or {probe: above}
             wanted = frozenset({probe, *anchors, *(name for each in anchors.values() for name in each)})
-            watched.append(Watched(decision, probe, ops, anchors, wanted & ours & theirs, wanted & theirs))
+            watched.append(
+                Watched(decision, probe, tuple(ops), chain, anchors, wanted & shared, wanted & theirs)
+            )
     return watched, unseen
+
+
+def _outputs(model: Model) -> dict[str | None, ir.Value]:
+    return {output.name: output for node in model.graph.graph for output in node.outputs}
+
+
+def _between(value: ir.Value, shared: set[str]) -> tuple[set[ir.Node], frozenset[str]]:
+    """The nodes from the nearest values above that both models know down to this one; and those values."""
+    nodes: set[ir.Node] = set()
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        node = each.producer()
+        if each is not value and (each.name in shared or each.is_graph_input()):
+            found.add(each.name or "")
+        elif node is not None and node not in nodes:
+            nodes.add(node)
+            waiting += [source for source in node.inputs if source is not None]
+    return nodes, frozenset(found)
+
+
+def _chain(value: ir.Value, shared: set[str], opset: int) -> Chain:
+    """The affines of the unfolded model that end in this value."""
+    nodes, _ = _between(value, shared)
+    graph = value.graph
+    length, gain, constants = 0, 1.0, 0.0
+    for candidate in find_candidates(graph, opset) if graph is not None else ():
+        if not nodes & set(candidate.nodes):
+            continue
+        try:
+            site = read_site(candidate, opset)
+        except Refused:
+            continue
+        factor = float(np.abs(site.affine.scale).max())
+        length, gain = length + 1, gain * factor
+        constants = constants * factor + norm_magnitude(site.affine, site.parameters)
+    return Chain(length, gain, constants)
+
+
+def norm_magnitude(affine: Affine, parameters: NormParameters | None) -> float:
+    """Largest |s| |mean| + |beta| of a norm: what its own two additions may cancel."""
+    if parameters is None:
+        return float(np.abs(affine.shift).max())
+    return float((np.abs(affine.scale * parameters.mean) + np.abs(parameters.beta)).max())
 
 
 def _absorbers(value: ir.Value, opset: int) -> Iterator[LinearOp]:
