@@ -328,7 +328,7 @@ def test_reestimate_tells_how_far_each_norm_moved(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     header = "norm channels numbers seen mean moved by (deviations) variance, new over old"
     assert " ".join(shown.stdout.splitlines()[0].split()) == header
-    assert "1 norms re-estimated on 20 samples" in shown.stdout
+    assert "1 norm re-estimated on 20 samples" in shown.stdout
     facts = json.loads(infold(*call, "--json", "--momentum", "pytorch:0.1").stdout)
     assert [each["name"] for each in facts["norms"]] == ["bn"]
     assert infold("convert", str(tmp_path / "new.onnx"), str(tmp_path / "folded.onnx")).returncode == 0

@@ -51,6 +51,16 @@ def test_a_mask_over_positions_counts_by_row_once_they_are_pooled_away() -> None
     assert moments(pooled, 1, mask).count == 2
 
 
+def test_a_mask_follows_rows_that_were_merged_or_made_several() -> None:
+    """[rows, positions] data as [rows * positions], and three windows cut from each row."""
+    merged = np.arange(4.0).reshape(4, 1)
+    assert moments(merged, 1, np.array([[1, 0], [0, 1]])).mean == [1.5]
+    windows = np.arange(6.0).reshape(6, 1)
+    assert moments(windows, 1, np.array([0, 1])).mean == [4.0]
+    with pytest.raises(ValueError, match="cannot be laid over"):
+        moments(np.zeros((5, 1)), 1, np.array([1, 0]))
+
+
 def test_one_step_in_keras_convention_keeps_the_momentum_of_the_old() -> None:
     """Momentum 0.65 and a batch mean of 1 take a mean of 0 to 0.35."""
     seen = Moments(4, np.array([1.0]), np.array([3.0]))
@@ -71,14 +81,29 @@ def test_one_step_of_momentum_one_half_is_half_way() -> None:
     """From mean 0 and variance 1 to the moments of the data."""
     seen = Moments(100, np.array([2.0, -3.0]), np.array([4.0, 0.5]))
     held = Momentum(0.5, Convention.OF_THE_OLD).step(Statistics(np.zeros(2), np.ones(2)), seen)
-    come = settled(held, seen)
-    assert come is not None
-    assert come == pytest.approx(0.5)
-    assert settled(Statistics(np.zeros(2), np.ones(2)), seen) == 0
-    assert settled(Statistics(seen.mean, seen.variance), seen) == pytest.approx(1)
+    assert settled(held, seen, 1e-3).share == pytest.approx(0.5)
+    assert settled(Statistics(np.zeros(2), np.ones(2)), seen, 1e-3).share == 0
+    assert settled(Statistics(seen.mean, seen.variance), seen, 1e-3).share == pytest.approx(1)
+
+
+def test_one_channel_of_large_variance_hides_no_others() -> None:
+    """Channels count alike: seven that were never updated are not outweighed by one that was."""
+    seen = Moments(100, np.r_[np.full(7, 3.0), 0.0], np.r_[np.full(7, 0.01), 1e4])
+    held = Statistics(np.zeros(8), np.r_[np.ones(7), 1e4])
+    share = settled(held, seen, 1e-3).share
+    assert share is not None
+    assert share < 0.1
+
+
+def test_means_that_overshoot_are_told_by_their_distance() -> None:
+    """Ten where the data has one is not settled, whatever the share says."""
+    seen = Moments(100, np.array([1.0, 1.0]), np.array([4.0, 4.0]))
+    found = settled(Statistics(np.array([10.0, -10.0]), np.array([4.0, 4.0])), seen, 1e-3)
+    assert found.apart == pytest.approx(5.5, rel=1e-3)
+    assert found.channel == 1
 
 
 def test_data_that_has_the_initial_moments_itself_says_nothing() -> None:
     """There is no way to have come."""
     seen = Moments(10, np.zeros(2), np.ones(2))
-    assert settled(Statistics(np.zeros(2), np.ones(2)), seen) is None
+    assert settled(Statistics(np.zeros(2), np.ones(2)), seen, 0.0).share is None

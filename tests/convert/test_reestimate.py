@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
 from graphs import model, norm, normal
 from infold.convert import Convention, Momentum, convert, inspect, reestimate
+from infold.convert.calibration import Calibration
+from infold.convert.frontends import onnx as onnx_frontend
+from infold.convert.norms import find_places
+from infold.convert.reestimate import _Sweep
 from infold.errors import SamplesError, SourceError, TargetError
 from infold.tensors import Array
 from oracle import run
@@ -135,16 +141,62 @@ def test_parameters_shared_by_two_norms_are_not_changed_under_the_other(tmp_path
         )
 
 
+def chained() -> onnx.ModelProto:
+    """One norm, another, and the first once more."""
+    weights = {"w": normal(4, 3, 1, 1)} | norm(4, prefix="p_") | norm(4, seed=1, prefix="q_")
+    return model(
+        """g (float[N,3,5,5] x) => (float[N,4,5,5] y) {
+            h = Conv (x, w)
+            [one] a = BatchNormalization <epsilon=0.001> (h, p_gamma, p_beta, p_mean, p_variance)
+            r = Relu (a)
+            [mid] b = BatchNormalization <epsilon=0.001> (r, q_gamma, q_beta, q_mean, q_variance)
+            [two] y = BatchNormalization <epsilon=0.001> (b, p_gamma, p_beta, p_mean, p_variance) }""",
+        weights,
+    )
+
+
+def test_a_layer_used_again_behind_what_it_feeds_is_settled_by_going_round(tmp_path: Path) -> None:
+    """At the end every norm, the one in between too, has the moments of what it sees."""
+    proto = chained()
+    source, file, x = prepared(tmp_path, proto)
+    opened = onnx_frontend.load(source)
+    whole = opened.ir()
+    places, _ = find_places(whole, None, ())
+    shared = [places[0], places[1], replace(places[2], norm=places[0].norm)]
+    sweep = _Sweep(whole, tmp_path, Calibration.read(file, opened, 32), None, None)
+    assert sweep.until_settled(shared) == []
+    new = ir.to_proto(whole)
+    h, r, b = (value(new, name, x).astype(np.float64) for name in ("h", "r", "b"))
+    both = np.concatenate([h, b])
+    np.testing.assert_allclose(sweep.held["one"].mean, both.mean(axis=(0, 2, 3)), atol=1e-4)
+    np.testing.assert_allclose(sweep.held["two"].variance, both.var(axis=(0, 2, 3)), rtol=1e-3)
+    np.testing.assert_allclose(sweep.held["mid"].mean, r.mean(axis=(0, 2, 3)), atol=1e-4)
+
+
+def test_a_model_of_fixed_batch_takes_samples_batch_by_batch(tmp_path: Path) -> None:
+    """And tells of rows that are left over."""
+    proto = stacked()
+    for each in (*proto.graph.input, *proto.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = 16
+    source, file, x = prepared(tmp_path, proto)
+    done = reestimate(source, tmp_path / "new.onnx", file)
+    assert done.rows == 32
+    assert done.notes == ("the model takes batches of 16: 8 rows were left over",)
+    h = value(stacked(), "h", x[:32]).astype(np.float64)
+    np.testing.assert_allclose(statistics(tmp_path / "new.onnx", 0)[0], h.mean(axis=(0, 2, 3)), atol=1e-5)
+
+
 def test_inspect_tells_how_far_statistics_have_settled(tmp_path: Path) -> None:
     """Untrained ones have not moved; re-estimated ones are there."""
     untrained = {"p_mean": np.zeros(4, np.float32), "p_variance": np.ones(4, np.float32)}
     source, file, _ = prepared(tmp_path, stacked(**untrained))
     views = inspect(source, calibration=file).views
-    assert views[0].settled == 0
+    assert views[0].settled is not None
+    assert views[0].settled.share == 0
     assert "have come 0% of the way" in " ".join(views[0].warnings)
     reestimate(source, tmp_path / "new.onnx", file)
     views = inspect(tmp_path / "new.onnx", calibration=file).views
-    assert [view.settled for view in views] == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert [view.settled.share for view in views if view.settled] == pytest.approx([1.0, 1.0], abs=1e-4)
     assert not any("of the way" in note for view in views for note in view.warnings)
 
 

@@ -95,7 +95,10 @@ def command(
         print(moved_table(done.moved))
         for lost in done.left:
             print(f"kept its statistics: {lost.name}: {lost.why}")
-        print(f"{len(done.moved)} norms re-estimated on {done.rows} samples")
+        for note in done.notes:
+            print(f"note: {note}")
+        norms = "1 norm" if len(done.moved) == 1 else f"{len(done.moved)} norms"
+        print(f"{norms} re-estimated on {done.rows} samples")
         print(f"wrote {done.destination}, unfolded: infold convert {done.destination} folded.onnx")
 
 

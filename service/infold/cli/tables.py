@@ -88,7 +88,7 @@ def inspect_table(views: Sequence[NormView]) -> str:
                 facts["into_or_why"],
                 facts["at"] or "-",
                 *([_momentum(view)] if knows_momentum else []),
-                *(["-" if view.settled is None else f"{view.settled:.0%}"] if is_calibrated else []),
+                *([_settled(view)] if is_calibrated else []),
             ]
         )
     header = "norm,spelling,channels,epsilon,gamma,beta,moving mean,moving variance,scale,shift"
@@ -115,6 +115,13 @@ def moved_table(moved: Sequence[Moved]) -> str:
         )
     header = ["norm", "channels", "numbers seen", "mean moved by (deviations)", "variance, new over old"]
     return aligned(header, rows)
+
+
+def _settled(view: NormView) -> str:
+    """The share of the way, and how far the mean is off where that is much."""
+    if view.settled is None or view.settled.share is None:
+        return "-"
+    return f"{view.settled.share:.0%}, mean off by {view.settled.apart:.2g} sd"
 
 
 def _momentum(view: NormView) -> str:

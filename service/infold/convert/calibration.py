@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from infold.convert.frontends.onnx import Source
 from infold.convert.moments import Moments, moments
 from infold.convert.norms import Place
-from infold.convert.samples import load_samples, signature_of
-from infold.errors import ProofError, SamplesError, SessionError
+from infold.convert.samples import fit_samples, read_samples, signature_of
+from infold.errors import ProofError, SamplesError, SessionError, SourceError
 from infold.runtime import Run, run_isolated
 from infold.tensors import Array, Tensors
 
-__all__ = ["Calibration", "batch_moments"]
+__all__ = ["Calibration", "batch_moments", "first_rows"]
 
+# Rows that a framework is shown.
+ROWS = 4
 # Batches that one child process runs before its results are taken in.
 BATCHES = 4
 
@@ -33,12 +38,14 @@ class Calibration:
         rows: Of all samples.
         batch_rows: Rows of one batch.
         mask: Which rows, or positions of rows, count; None counts all.
+        notes: What the user should know, a sentence each.
     """
 
     samples: Tensors
     rows: int
     batch_rows: int
     mask: Array | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path, source: Source, batch_rows: int, mask: str | None = None) -> Calibration:
@@ -54,7 +61,9 @@ class Calibration:
             SamplesError: It does not fit the model.
         """
         signature = signature_of(source.proto)
-        arrays = load_samples(path, signature, mask)
+        arrays = read_samples(path)
+        if mask is not None and mask not in arrays:
+            raise SamplesError(f"{path}: holds no array '{mask}'")
         taken = arrays.pop(mask) if mask is not None else None
         rows = {array.shape[0] for array in arrays.values() if array.ndim}
         if len(rows) != 1:
@@ -64,7 +73,17 @@ class Calibration:
             raise SamplesError(
                 f"{path}: '{mask}' has shape {list(taken.shape)}, the inputs have {count} rows"
             )
-        return cls(arrays, count, min(batch_rows, count) if signature.is_batched else count, taken)
+        fixed = {spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], int)}
+        used, notes = count, []
+        if len(fixed) == 1 and count >= min(fixed):  # the model takes so many rows and no others
+            (batch_rows,) = fixed
+            used = count // batch_rows * batch_rows
+            if used < count:
+                notes.append(f"the model takes batches of {batch_rows}: {count - used} rows were left over")
+        batch_rows = min(batch_rows, count)
+        part = fit_samples(path, {name: array[:batch_rows] for name, array in arrays.items()}, signature)
+        fitting = {name: array[:used].astype(part[name].dtype) for name, array in arrays.items()}
+        return cls(fitting, used, batch_rows, None if taken is None else taken[:used], tuple(notes))
 
     def batches(self) -> Iterator[tuple[Tensors, Array | None]]:
         """The samples batch by batch, each with its part of the mask."""
@@ -72,6 +91,31 @@ class Calibration:
             rows = slice(begin, begin + self.batch_rows)
             part = {name: array[rows] for name, array in self.samples.items()}
             yield part, None if self.mask is None else self.mask[rows]
+
+
+@contextmanager
+def first_rows(path: Path, mask: str | None = None) -> Iterator[Path]:
+    """A few of the samples in a file of their own, for a framework to run on.
+
+    Args:
+        path: The calibration file.
+        mask: Name of the array that is no input.
+
+    Raises:
+        SamplesError: The file cannot be read.
+        SourceError: As raised inside, the user's own file named in it.
+    """
+    arrays: dict[str, Any] = {
+        name: array[:ROWS] for name, array in read_samples(path).items() if name != mask
+    }
+    with TemporaryDirectory(prefix="infold-calibration-") as scratch:
+        few = Path(scratch) / path.name
+        np.savez(few, **arrays)
+        try:
+            yield few
+        except SourceError as failure:
+            failure.args = tuple(str(each).replace(str(few), str(path)) for each in failure.args)
+            raise
 
 
 def batch_moments(
@@ -118,7 +162,14 @@ def _run(
         raise ProofError(f"the model does not run on the calibration samples: {failure.detail}") from failure
     for (samples, mask), values in zip(batches, results, strict=True):
         seen = {**samples, **values}
-        yield {place.name: moments(seen[place.data.name or ""], place.axis, mask) for place in places}
+        yield {place.name: _moments(place, seen[place.data.name or ""], mask) for place in places}
+
+
+def _moments(place: Place, data: Array, mask: Array | None) -> Moments:
+    try:
+        return moments(data, place.axis, mask)
+    except ValueError as unfit:
+        raise SamplesError(f"'{place.name}': {unfit}") from unfit
 
 
 def _write_prefix(model: ir.Model, names: Sequence[str], path: Path) -> None:

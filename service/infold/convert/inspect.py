@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infold.convert.calibration import Calibration, batch_moments
+from infold.convert.calibration import Calibration, batch_moments, first_rows
 from infold.convert.frontends.exported import Norm, Options
 from infold.convert.frontends.isolated import Progress
 from infold.convert.frontends.source import Source, open_source
 from infold.convert.layers import Layer, find_layers
-from infold.convert.moments import Moments, settled
+from infold.convert.moments import Moments, Settled, settled
 from infold.convert.norms import Place, find_places, with_parameters
 from infold.convert.pipeline import Sampling, fold_source
 from infold.fold import Decision, Outcome, Reason
@@ -27,6 +28,8 @@ FLOAT16_MAX = 65504.0
 BATCH_ROWS = 32
 # Statistics that have come less far are told of.
 SETTLED = 0.9
+# Nor means that are further off than that, in deviations.
+APART = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,14 +40,14 @@ class NormView:
         decision: What folding would make of it.
         warnings: One sentence each.
         norm: What the framework knows of it; None for plain ONNX.
-        settled: How far its statistics have come from their initial values (0 and 1) to the
-            moments of the calibration samples: 0 not at all, 1 there; None where not measured.
+        settled: How far its statistics have come from their initial values to the moments of
+            the calibration samples; None where not measured.
     """
 
     decision: Decision
     warnings: tuple[str, ...]
     norm: Norm | None = None
-    settled: float | None = None
+    settled: Settled | None = None
 
     def json(self) -> dict[str, Any]:
         """For machines: ranges as [smallest, largest], None where not recoverable."""
@@ -70,7 +73,8 @@ class NormView:
             "momentum": self.norm.momentum if self.norm else None,
             "momentum_is_share_of_the": self.norm.convention.value if self.norm else None,
             "trainable": self.norm.trainable if self.norm else None,
-            "settled": self.settled,
+            "settled": self.settled.share if self.settled else None,
+            "mean_apart_in_standard_deviations": self.settled.apart if self.settled else None,
         }
 
 
@@ -110,7 +114,12 @@ def inspect(
         ProofError: The model does not run on the samples.
     """
     sampling = sampling or Sampling()
-    with kept_child(), open_source(source, options, sampling.file, sampling.shapes, progress) as opened:
+    few = nullcontext(sampling.file) if sampling.file or not calibration else first_rows(calibration)
+    with (
+        kept_child(),
+        few as file,
+        open_source(source, options, file, sampling.shapes, progress) as opened,
+    ):
         layers: tuple[Layer, ...] = ()
         notes: list[str] = []
         if opened.framework is not None:
@@ -126,7 +135,7 @@ def inspect(
     views = []
     for decision in report.norms:
         norm, place = norms.get(decision.layer), seen.get(decision.site)
-        come = settled(place[0].statistics, place[1]) if place else None
+        come = settled(place[0].statistics, place[1], place[0].norm.epsilon) if place else None
         warnings = [*_warnings(decision), *_unsettled(norm or (place[0].norm if place else None), come)]
         views.append(NormView(decision, tuple(warnings), norm, come))
     return Inspection(tuple(views), tuple(notes))
@@ -142,16 +151,24 @@ def _moments(source: Source, places: Sequence[Place], calibration: Path) -> dict
     return {place.name: (place, total[place.name]) for place in places}
 
 
-def _unsettled(norm: Norm | None, come: float | None) -> Iterator[str]:
-    """A sentence where the statistics have not come far."""
-    if come is None or come > SETTLED:
+def _unsettled(norm: Norm | None, found: Settled | None) -> Iterator[str]:
+    """A sentence where the statistics are not those of the samples."""
+    if found is None or found.share is None:
         return
-    words = (
-        f"its statistics have come {come:.0%} of the way from their initial values to these samples' moments"
-    )
-    if norm is not None and norm.keeps is not None and 0 < norm.keeps < 1 and 0 < come < 1:
-        steps = np.log1p(-come) / np.log(norm.keeps)
-        words += f", as after {steps:.3g} steps of momentum {norm.momentum:g}"
+    share = found.share
+    if share < 0:
+        words = "its statistics are further from these samples' moments than the initial values are"
+    elif share <= SETTLED:
+        words = f"its statistics have come {share:.0%} of the way from their initial values"
+        words += " to these samples' moments"
+        if norm is not None and norm.keeps is not None and 0 < norm.keeps < 1 and share > 0:
+            steps = np.log1p(-share) / np.log(norm.keeps)
+            words += f", as after {steps:.3g} training steps with momentum {norm.momentum:g}"
+    elif found.apart > APART:
+        words = f"its moving mean is {found.apart:.2g} standard deviations from these samples' mean"
+        words += f" (channel {found.channel}): other data, or too few steps"
+    else:
+        return
     yield f"{words}; infold reestimate takes them from samples"
 
 

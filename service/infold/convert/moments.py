@@ -10,7 +10,7 @@ from infold.convert.frontends.exported import Convention
 from infold.fold.affine import F64
 from infold.tensors import Array
 
-__all__ = ["Moments", "Momentum", "Statistics", "moments", "settled"]
+__all__ = ["Moments", "Momentum", "Settled", "Statistics", "moments", "settled"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,30 +86,64 @@ def moments(data: Array, axis: int, mask: Array | None = None) -> Moments:
     Args:
         data: Any shape.
         axis: Its channel axis.
-        mask: Which positions count; its shape is that of the leading axes of `data`
-            without the channel axis. None counts all.
+        mask: Which positions count, [rows] or [rows, positions...]; None counts all. Where
+            positions were merged into the rows, or pooled away, it is laid out anew.
+
+    Raises:
+        ValueError: The mask cannot be laid over the data.
     """
     last = np.moveaxis(data, axis, -1).astype(np.float64)
     rows = last.reshape(-1, last.shape[-1])
     if mask is not None:
-        counts: Array = mask.astype(bool)
-        if counts.shape != last.shape[: counts.ndim]:  # further in, positions may have been pooled away
-            counts = np.asarray(counts.reshape(len(counts), -1).any(axis=1))
-        rows = last[counts].reshape(-1, last.shape[-1])
+        rows = last[_laid_over(last.shape[:-1], mask.astype(bool))].reshape(-1, last.shape[-1])
     if not len(rows):
         zero = np.zeros(last.shape[-1])
         return Moments(0, zero, zero)
     return Moments(len(rows), rows.mean(axis=0), rows.var(axis=0))
 
 
-def settled(held: Statistics, seen: Moments) -> float | None:
-    """How far statistics have come from their initial values (0 and 1) to what the data has.
+def _laid_over(shape: tuple[int, ...], mask: Array) -> Array:
+    """The mask for data of that shape, its channel axis left out."""
+    if mask.shape == shape[: mask.ndim]:
+        return mask
+    if mask.size == shape[0]:  # positions were merged into the rows
+        return mask.reshape(-1)
+    if shape[0] == len(mask):  # positions were pooled away: a row counts if any of its own does
+        return np.asarray(mask.reshape(len(mask), -1).any(axis=1))
+    if mask.ndim == 1 and shape[0] % len(mask) == 0:  # each row has become several
+        return np.repeat(mask, shape[0] // len(mask))
+    raise ValueError(f"a mask of shape {list(mask.shape)} cannot be laid over data of shape {list(shape)}")
 
-    Returns:
-        The share of the way by least squares over all channels: 0 not at all, 1 there;
-        None where the data has the initial values' moments itself.
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How far statistics have come from their initial values (0 and 1) to the moments of some data.
+
+    Attributes:
+        share: Of the way, by least squares over channels that count alike: 0 not at all, 1 there;
+            beyond where the samples are not what the network was trained on. None where the data
+            has the initial values' moments itself.
+        apart: Largest distance of any channel's mean from the data's, in the data's deviations.
+        channel: Which one.
     """
-    way = np.concatenate([seen.mean, seen.variance - 1.0])
-    come = np.concatenate([held.mean, held.variance - 1.0])
+
+    share: float | None
+    apart: float
+    channel: int
+
+
+def settled(held: Statistics, seen: Moments, epsilon: float) -> Settled:
+    """Hold moving statistics against the moments of data.
+
+    Args:
+        held: The statistics.
+        seen: What their norm sees.
+        epsilon: Of the norm: what a channel that hardly varies is measured by.
+    """
+    variance = seen.variance + epsilon
+    way = np.concatenate([seen.mean / np.sqrt(variance), (seen.variance - 1.0) / variance])
+    come = np.concatenate([held.mean / np.sqrt(variance), (held.variance - 1.0) / variance])
+    apart = np.abs(held.mean - seen.mean) / np.sqrt(variance)
     length = float(way @ way)
-    return float(come @ way) / length if length > 1e-12 else None
+    share = float(come @ way) / length if length > 1e-12 else None
+    return Settled(share, float(apart.max()), int(apart.argmax()))

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from infold.errors import InvalidInputError, SamplesError
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
-__all__ = ["draw_samples", "load_samples", "read_samples", "signature_of", "spec_of"]
+__all__ = ["draw_samples", "fit_samples", "load_samples", "read_samples", "signature_of", "spec_of"]
 
 SEED = 20150306
 # Rows along an open batch axis: fewer where a row is large, since a proof runs the model several
@@ -147,35 +147,39 @@ def read_samples(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def load_samples(path: Path, signature: Signature, besides: str | None = None) -> dict[str, Array]:
+def load_samples(path: Path, signature: Signature) -> Tensors:
     """Read samples from an `.npz` file.
 
     Arrays are named like the inputs, or `in.<input>` as in a golden file, in which
-    case all others are passed over. Numbers are cast to the input's type where
-    that loses nothing.
-
-    Args:
-        path: The file.
-        signature: The model's inputs.
-        besides: An array that is no input and is given back too.
+    case all others are passed over.
 
     Raises:
         SamplesError: The file cannot be read, or does not hold exactly the model's inputs.
     """
-    arrays = read_samples(path)
+    return fit_samples(path, read_samples(path), signature)
+
+
+def fit_samples(path: Path, arrays: Mapping[str, Array], signature: Signature) -> Tensors:
+    """Arrays as the model's inputs; numbers are cast to the input's type where that loses nothing.
+
+    Args:
+        path: Where they come from, to be named in an error.
+        arrays: By the names of the inputs.
+        signature: The model's inputs.
+
+    Raises:
+        SamplesError: They are not exactly the model's inputs.
+    """
     known = ", ".join(each.name for each in signature.inputs)
-    if besides is not None and besides not in arrays:
-        raise SamplesError(f"{path}: holds no array '{besides}'")
     for name in arrays:
-        if signature.input(name) is None and name != besides:
+        if signature.input(name) is None:
             raise SamplesError(f"{path}: the model has no input '{name}'; it has {known}")
     samples = {}
     for spec in signature.inputs:
         if spec.name not in arrays:
             raise SamplesError(f"{path}: holds no array for input '{spec.name}'")
         samples[spec.name] = _fitted(path, spec, arrays[spec.name])
-    fitting = dict(_fitting(samples, signature))
-    return fitting if besides is None else {**fitting, besides: arrays[besides]}
+    return _fitting(samples, signature)
 
 
 def _fitting(samples: dict[str, Array], signature: Signature) -> Tensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from infold.convert.frontends.formats import Format
 from infold.convert.frontends.tidy import tidy
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.errors import InfoldError, SourceError
-from infold.tensors import Signature, Tensors
+from infold.tensors import Signature
 
 __all__ = ["OtherBackendError", "main"]
 
@@ -31,6 +31,7 @@ FRONTENDS = {
     Format.MODULE: "pytorch",
     Format.PICKLE: "pytorch",
 }
+BFLOAT16 = onnx.TensorProto.BFLOAT16
 # The extra that brings a missing module.
 EXTRAS = {
     "keras": "keras",
@@ -87,11 +88,14 @@ def main() -> None:
 
 def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
     proto = tidy(exported.proto)
+    if any(value.type.tensor_type.elem_type == BFLOAT16 for value in _typed(proto)):
+        detail = "computes in bfloat16, which onnxruntime cannot run on a CPU; save it in float32 or float16"
+        raise SourceError(request.source, detail)
     external = proto.ByteSize() > 2**30
     onnx.save(proto, str(folder / "model.onnx"), save_as_external_data=external, location="model.onnx.data")
     signature = signature_of(proto)
     if request.samples is not None:
-        samples: Tensors = load_samples(request.samples, signature)
+        samples = load_samples(request.samples, signature)
     else:
         shapes = _with_neighbours(request.shapes or exported.shapes, signature)
         samples = draw_samples(signature, shapes)
@@ -110,6 +114,12 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
         replace(answer, outputs=outputs),
     )
     framework.save(folder)
+
+
+def _typed(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """Every value whose type can be told."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    yield from (*inferred.input, *inferred.output, *inferred.value_info)
 
 
 def _with_neighbours(
