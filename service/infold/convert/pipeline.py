@@ -258,7 +258,10 @@ def verify(
     """
     sampling = sampling or Sampling()
     right = onnx_frontend.load(folded)
-    with open_source(unfolded, options, sampling.file, sampling.shapes, progress) as left:
+    opened = open_source(unfolded, options, sampling.file, sampling.shapes, progress)
+    with kept_child(), opened as left:
+        if left.framework is not None:
+            left, _, _ = find_layers(left)
         _require_same_interface(left.proto, right.proto)
         model, _, report = fold_source(left)
         proof = prove(
