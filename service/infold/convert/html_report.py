@@ -140,6 +140,14 @@ def _bytes(count: int) -> str:
 # -- error beside bound ---------------------------------------------------------------------------
 
 
+def _framework_errors(conversion: Conversion) -> dict[str, str]:
+    """How far each layer and output of the export is from what the framework gave, by name."""
+    if conversion.framework is None:
+        return {}
+    layers = {each.name: f"{each.error:.1e}" for each in conversion.framework.layers}
+    return layers | {f"output {each.name}": f"{each.unfolded:.1e}" for each in conversion.framework.outputs}
+
+
 def _errors(conversion: Conversion) -> str:
     """One line a norm on a logarithmic axis: what was measured inside what is allowed."""
     assert conversion.proof is not None
@@ -157,6 +165,7 @@ def _errors(conversion: Conversion) -> str:
             return 0.0
         return 420 * (min(high, max(low, math.log10(value))) - low) / (high - low)
 
+    from_framework = _framework_errors(conversion)
     rows = []
     for name, each in found:
         color = "var(--bar)" if each.passed else "var(--bad)"
@@ -165,10 +174,12 @@ def _errors(conversion: Conversion) -> str:
             f'aria-label="error {each.max_abs:.2e}, allowed {each.bound:.2e}">'
             f'<rect width="{width(each.bound):.1f}" height=14 rx=3 fill="var(--bound)"/>'
             f'<rect y=4 width="{width(each.max_abs):.1f}" height=6 rx=2 fill="{color}"/></svg></td>'
-            f"<td class=n>{each.max_abs:.1e}</td><td class=n>{each.bound:.1e}</td></tr>"
+            f"<td class=n>{each.max_abs:.1e}</td><td class=n>{each.bound:.1e}</td>"
+            + (f"<td class=n>{from_framework.get(name, '-')}</td></tr>" if from_framework else "</tr>")
         )
     head = "<tr><th>value</th><th>error inside what rounding explains, 1e"
-    head += f"{low} to 1e{high}</th><th>error</th><th>allowed</th></tr>"
+    head += f"{low} to 1e{high}</th><th>error</th><th>allowed</th>"
+    head += "<th>framework to unfolded, relative</th></tr>" if from_framework else "</tr>"
     table = f"<div class=wide><table>{head}{''.join(rows)}</table></div>"
     return f"<h2>Folded against unfolded</h2>{table}{_unseen(conversion.proof)}"
 
