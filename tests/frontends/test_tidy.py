@@ -64,7 +64,7 @@ def test_the_numbers_stay() -> None:
 
 
 def test_a_length_written_as_a_symbol_is_a_fixed_length() -> None:
-    """torch's exporter writes `"16"` as the name of an axis that it has fixed."""
+    """One exporter writes `"16"` as the name of an axis that it has fixed."""
     proto = conv_norm()
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "16"
