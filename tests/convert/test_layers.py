@@ -21,7 +21,7 @@ from infold.convert.layers import find_layers
 from infold.convert.pipeline import fold_source
 from infold.convert.side_by_side import run_inside
 from infold.errors import ProofError
-from infold.tensors import Array
+from infold.tensors import Array, Tensors
 
 RNG = np.random.default_rng(7)
 
@@ -269,6 +269,30 @@ def test_batch_statistics_that_survived_an_export_are_told() -> None:
         found.append(check_behaviour(proto, opened.folder, samples, outputs))
     assert "output 'y' of a row changes with the other rows of its batch" in found[0][0]
     assert found[1] == ()
+
+
+def behaviour(text: str, arrays: dict[str, Array], samples: Tensors) -> tuple[str, ...]:
+    """What is told of a model."""
+    proto = model(text, arrays)
+    opened = onnx_frontend.in_memory(proto)
+    return check_behaviour(proto, opened.folder, samples, run_inside(proto, opened.folder, (), samples))
+
+
+def test_an_open_batch_that_takes_no_row_alone_is_refused() -> None:
+    """An export that has the batch it saw inside: declared open, works for that number only."""
+    text = "g (float[N,3] x) => (float[4,3] y) { r = Reshape (x, s) y = Neg (r) }"
+    shape = {"s": np.array([4, 3], np.int64)}
+    with pytest.raises(ProofError, match="fails on one row alone, although it runs on 4"):
+        behaviour(text, shape, {"x": normal(4, 3)})
+
+
+def test_an_output_that_has_its_rows_whatever_goes_in_is_told() -> None:
+    """A batch fixed by broadcasting; an output with several rows for each of the input is none."""
+    text = "g (float[N,3] x) => (float[4,3] y) { y = Add (x, zero) }"
+    (note,) = behaviour(text, {"zero": np.zeros((4, 3), np.float32)}, {"x": normal(4, 3)})
+    assert note.startswith("output 'y' has 4 rows when 4 go in and 4 when one does")
+    text = "g (float[N,4] x) => (float[M,2] y) { y = Reshape (x, s) }"
+    assert behaviour(text, {"s": np.array([-1, 2], np.int64)}, {"x": normal(4, 4)}) == ()
 
 
 def test_what_a_framework_said_survives_the_way_back(tmp_path: Path) -> None:

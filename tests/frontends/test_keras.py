@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -573,6 +574,68 @@ def test_a_batch_that_the_model_fixes_is_told(own: Any, tmp_path: Path) -> None:
     (note,) = result.framework.notes
     assert note.startswith("the batch of input 'x' is fixed at 4")
     assert result.error("bn") <= 1e-5
+
+
+def recurrent(path: Path, length: int | None = None, **options: Any) -> Path:
+    """Words to numbers; PyTorch unrolls such a layer over time, and fixes the batch if it masks."""
+    words = keras.Input((length,), name="words", dtype="int32")
+    y = norm("bn")(kl.LSTM(4, name="lstm")(kl.Embedding(9, 3, name="embed", **options)(words)))
+    return save(keras.Model(words, kl.Dense(2, name="dense")(y)), path)
+
+
+@pytest.mark.skipif(find_spec("tf2onnx") is None, reason="goes through TensorFlow")
+@pytest.mark.parametrize(("length", "options"), [(None, {}), (5, {"mask_zero": True})])
+def test_what_pytorch_fixes_is_left_open_by_way_of_tensorflow(
+    tmp_path: Path, length: int | None, options: dict[str, Any]
+) -> None:
+    """Open time and batch axes take any length after the export, and answer right."""
+    path = recurrent(tmp_path / "recurrent.keras", length, **options)
+    result = convert(path)
+    assert "tensorflow" in result.framework.name and result.framework.notes == ()
+    assert result.dims("words") == ["batch", length or "words_1"]
+    original = keras.saving.load_model(path)
+    for rows, steps in ((1, length or 7), (5, length or 30)):
+        words = np.random.default_rng(rows).integers(0, 9, (rows, steps)).astype(np.int32)
+        want = original.predict(words, verbose=0)
+        assert difference(all_values(result.source.proto, {"words": words})["dense"], want) <= 1e-5
+
+
+@pytest.mark.skipif(find_spec("tf2onnx") is None, reason="goes through TensorFlow")
+def test_samples_of_more_rows_than_pytorch_fixes(tmp_path: Path) -> None:
+    """They do not fit the export with a fixed batch; they fit the model."""
+    words = np.random.default_rng(1).integers(0, 9, (11, 5)).astype(np.int32)
+    np.savez(tmp_path / "words.npz", words=words)
+    result = convert(
+        recurrent(tmp_path / "recurrent.keras", 5, mask_zero=True), samples=tmp_path / "words.npz"
+    )
+    assert result.dims("words") == ["batch", 5] and result.error("dense") <= 1e-5
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="asks what PyTorch alone can do")
+@pytest.mark.filterwarnings("default")  # the exporter's own, elsewhere in a process of its own
+@pytest.mark.parametrize(
+    ("length", "options", "dims", "told"),
+    [
+        (None, {}, ["words_0", 16], "axis 1 of input 'words' is fixed at 16"),
+        (5, {"mask_zero": True}, [8, 5], "the batch of input 'words' is fixed at 8"),
+    ],
+)
+def test_what_pytorch_fixes_is_told_without_tensorflow(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    length: int | None,
+    options: dict[str, Any],
+    dims: list[Any],
+    told: str,
+) -> None:
+    """A length that the unrolled graph holds is no open axis."""
+    path = recurrent(tmp_path / "recurrent.keras", length, **options)
+    monkeypatch.setattr("infold.convert.frontends.keras.find_spec", lambda _name: None)
+    exported = open_model(Request(str(path), Format.KERAS, Options()))
+    shape = exported.proto.graph.input[0].type.tensor_type.shape
+    assert [dim.dim_param or dim.dim_value for dim in shape.dim] == dims
+    assert exported.notes[0].startswith(told)
+    assert "pip install 'infold[tensorflow]'" in exported.notes[1] and exported.elsewhere is None
 
 
 # -- bad input ------------------------------------------------------------------------------------

@@ -61,3 +61,14 @@ def test_the_numbers_stay() -> None:
     np.testing.assert_array_equal(run(proto, x)[0], run(tidied, x)[0])
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tidied.graph.initializer}
     np.testing.assert_array_equal(held["gamma"], norm(4)["gamma"])
+
+
+def test_a_length_written_as_a_symbol_is_a_fixed_length() -> None:
+    """One exporter writes `"16"` as the name of an axis that it has fixed."""
+    proto = conv_norm()
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "16"
+    tidied = tidy(proto)
+    for value in (tidied.graph.input[0], tidied.graph.output[0]):
+        dim = value.type.tensor_type.shape.dim[0]
+        assert (dim.dim_value, dim.dim_param) == (16, "")

@@ -24,6 +24,10 @@ DEPENDS = (
     "output '{}' of a row changes with the other rows of its batch: a layer uses the statistics "
     "of the batch (a norm without moving statistics, or one pinned to training)"
 )
+STUCK = (
+    "output '{}' has {} rows when {} go in and {} when one does, although the batch axis of every "
+    "input is open: the export fixed the batch somewhere inside"
+)
 
 
 def check_behaviour(
@@ -41,7 +45,8 @@ def check_behaviour(
         What the user should know, a sentence each.
 
     Raises:
-        ProofError: It gives another answer every time.
+        ProofError: It gives another answer every time, or cannot take one row alone although
+            it says that it takes any number.
     """
     again = run_inside(proto, folder, (), samples)
     for name, before in outputs.items():
@@ -51,12 +56,27 @@ def check_behaviour(
                 "still live in it; export the model in inference mode"
             )
     signature = signature_of(proto)
-    rows = {array.shape[0] for array in samples.values() if array.ndim}
-    if not signature.is_batched or len(rows) != 1 or rows == {1}:
+    lengths = {array.shape[0] for array in samples.values() if array.ndim}
+    if not all(spec.has_batch_axis for spec in signature.inputs) or len(lengths) != 1 or lengths == {1}:
         return ()
-    alone = run_inside(proto, folder, (), {name: array[:1] for name, array in samples.items()})
-    depends = [name for name, whole in outputs.items() if whole.ndim and _differ(whole[:1], alone[name])]
-    return tuple(DEPENDS.format(name) for name in depends[:1])
+    (rows,) = lengths
+    try:
+        alone = run_inside(proto, folder, (), {name: array[:1] for name, array in samples.items()})
+    except ProofError as failure:
+        raise ProofError(
+            f"fails on one row alone, although it runs on {rows} and the batch axis of every input is open: "
+            f"{failure}"
+        ) from failure
+    stuck, depends = [], []
+    for spec in signature.outputs:
+        whole, one = outputs[spec.name], alone[spec.name]
+        if not whole.ndim:
+            continue
+        if len(whole) != rows * len(one):
+            stuck.append(STUCK.format(spec.name, len(whole), rows, len(one)))
+        elif _differ(whole[: len(one)], one):
+            depends.append(DEPENDS.format(spec.name))
+    return (*stuck[:1], *depends[:1])
 
 
 def _differ(a: Array, b: Array) -> bool:

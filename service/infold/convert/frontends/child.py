@@ -16,10 +16,13 @@ from infold.convert.frontends.exported import Exported, Framework, Request
 from infold.convert.frontends.formats import Format
 from infold.convert.frontends.tidy import tidy
 from infold.convert.samples import draw_samples, load_samples, signature_of
-from infold.errors import InfoldError, SourceError
-from infold.tensors import Signature
+from infold.errors import InfoldError, SamplesError, SourceError
+from infold.tensors import Signature, Tensors
 
-__all__ = ["OtherBackendError", "main"]
+__all__ = ["ELSEWHERE", "OtherBackendError", "main"]
+
+# Where the child leaves the name of a backend that may do better.
+ELSEWHERE = "elsewhere.txt"
 
 FRONTENDS = {
     Format.KERAS: "keras",
@@ -94,11 +97,12 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
     external = proto.ByteSize() > 2**30
     onnx.save(proto, str(folder / "model.onnx"), save_as_external_data=external, location="model.onnx.data")
     signature = signature_of(proto)
-    if request.samples is not None:
-        samples = load_samples(request.samples, signature)
-    else:
-        shapes = _with_neighbours(request.shapes or exported.shapes, signature)
-        samples = draw_samples(signature, shapes)
+    try:
+        samples = _samples(request, exported, signature)
+    except SamplesError as unfit:
+        if exported.elsewhere is None:
+            raise
+        raise OtherBackendError(exported.elsewhere, str(unfit)) from unfit
     answer = exported.run(samples)
     lacking = {spec.name for spec in signature.outputs} ^ set(answer.outputs)
     if lacking:
@@ -114,6 +118,14 @@ def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
         replace(answer, outputs=outputs),
     )
     framework.save(folder)
+    if exported.elsewhere is not None:
+        (folder / ELSEWHERE).write_text(exported.elsewhere, encoding="utf-8")
+
+
+def _samples(request: Request, exported: Exported, signature: Signature) -> Tensors:
+    if request.samples is not None:
+        return load_samples(request.samples, signature)
+    return draw_samples(signature, _with_neighbours(request.shapes or exported.shapes, signature))
 
 
 def _typed(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:

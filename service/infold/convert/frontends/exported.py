@@ -180,6 +180,7 @@ class Exported:
         notes: What the user should be told, a sentence each.
         shapes: Of inputs the source itself brings along, by name; samples are drawn so where
             the user gives neither samples nor shapes.
+        elsewhere: A backend that may leave open what this one had to fix; None where all is well.
     """
 
     framework: str
@@ -188,6 +189,7 @@ class Exported:
     run: Callable[[Tensors], Answer]
     notes: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

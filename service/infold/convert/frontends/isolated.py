@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from infold.convert.frontends.child import ELSEWHERE
 from infold.convert.frontends.exported import Framework, Request
 from infold.errors import FrameworkError, SourceError
 
@@ -49,7 +50,25 @@ def run_frontend(request: Request, folder: Path, progress: Progress | None = Non
         cause = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
         detail = f"the framework's process died of {cause}"
         raise FrameworkError(request.source, detail, _log(folder))
+    if (folder / ELSEWHERE).exists():
+        _take_better(request, folder, progress)
     return Framework.load(folder)
+
+
+def _take_better(request: Request, folder: Path, progress: Progress | None) -> None:
+    """Once more on a backend that may leave more open; what there is stays where that one fails."""
+    backend = (folder / ELSEWHERE).read_text(encoding="utf-8")
+    (folder / ELSEWHERE).unlink()
+    if backend == request.backend:
+        return
+    better = folder / backend
+    better.mkdir()
+    try:
+        run_frontend(replace(request, backend=backend), better, progress)
+    except SourceError:
+        return
+    for made in better.iterdir():
+        os.replace(made, folder / made.name)
 
 
 def _other_backend(

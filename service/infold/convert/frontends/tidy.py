@@ -13,13 +13,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from infold.convert.frontends.onnx import MAX_IR_VERSION
 
-__all__ = ["BATCH", "SCOPES", "tidy"]
+__all__ = ["BATCH", "SCOPES", "state_lengths", "tidy"]
 
 BATCH = "batch"
 # Where torch's exporter notes the modules that a node was called in, outermost first.
 SCOPES = "pkg.torch.onnx.name_scopes"
 # What TensorFlow puts before the names of a function's nodes.
 CALLED = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+DIGITS = re.compile("[0-9]+")
 # What a module is all by itself; other nodes are but a step in one.
 MODULES = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -31,7 +32,7 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
     do nodes and initializers that nothing reads, stated inner shapes and unused opsets. An
     open batch axis has one name on all inputs and outputs. What an exporter noted beside the
     graph (call stacks with paths of this machine) goes too; only the module a node belongs to
-    is kept, as its name.
+    is kept, as its name. A length that stands where a symbol should is a fixed length.
     """
     model = ir.from_proto(proto)
     taken: set[str] = set()
@@ -49,8 +50,17 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
     result.ir_version = min(result.ir_version, MAX_IR_VERSION)
     del result.graph.value_info[:]
     _forget_notes(result)
+    state_lengths(result.graph)
     _name_batch_axis(result.graph)
     return result
+
+
+def state_lengths(graph: onnx.GraphProto) -> None:
+    """Fixed lengths as numbers: one exporter writes `"16"`, which reads like the name of an open axis."""
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if DIGITS.fullmatch(dim.dim_param):
+                dim.dim_value = int(dim.dim_param)
 
 
 def _drop_zero_bias(node: ir.Node) -> None:

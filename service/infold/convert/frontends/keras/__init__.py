@@ -64,13 +64,20 @@ def _open(request: Request, backend: str) -> Exported:
         raise RuntimeError(where + one_line(failure)) from failure
     proto = with_names(proto, interface)
     notes = (*inference.notes(), *interface.notes(proto))
+    elsewhere = None
+    if interface.closed(proto) and backend != "tensorflow":
+        if _has_tensorflow():
+            elsewhere = "tensorflow"
+        else:
+            notes += ("pip install 'infold[tensorflow]' to export with open axes by way of TensorFlow",)
 
     def run(samples: Tensors) -> Answer:
         with route.no_gradients(), inference.recording() as calls:
             values = interface.call([samples[spec.name] for spec in interface.inputs])
         return Answer(dict(zip(interface.outputs, values, strict=True)), tuple(calls))
 
-    return Exported(f"keras {keras.__version__} on {route.NAME}", proto, norms, run, notes)
+    name = f"keras {keras.__version__} on {route.NAME}"
+    return Exported(name, proto, norms, run, notes, elsewhere=elsewhere)
 
 
 def _weights(model: Any) -> dict[str, int]:
@@ -102,12 +109,16 @@ def _require_steady(request: Request, interface: Interface, inference: Inference
     raise SourceError(request.source, f"{f'layer {layer!r}' if layer else 'the model'} {detail}")
 
 
+def _has_tensorflow() -> bool:
+    return find_spec("tensorflow") is not None and find_spec("tf2onnx") is not None
+
+
 def _elsewhere(request: Request, backend: str, failure: Exception) -> Exception:
     """What to say, or where to go, from a backend that failed."""
     why = str(failure)
     if backend == "tensorflow":
         return SourceError(request.source, f"Keras on TensorFlow cannot export it: {why}")
-    if find_spec("tensorflow") is None or find_spec("tf2onnx") is None:
+    if not _has_tensorflow():
         remedy = "pip install 'infold[tensorflow]' to try TensorFlow"
         return SourceError(request.source, f"Keras on {backend} cannot export it: {why}; {remedy}")
     return OtherBackendError("tensorflow", why)

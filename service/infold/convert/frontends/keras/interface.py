@@ -53,18 +53,28 @@ class Interface:
         values = self.flat_call(*(keras.ops.convert_to_tensor(array) for array in arrays))
         return [keras.ops.convert_to_numpy(value) for value in values]
 
+    def closed(self, proto: onnx.ModelProto) -> tuple[tuple[str, int, int], ...]:
+        """Input, axis and length of what the export fixed although the model leaves it open."""
+        return tuple(
+            (spec.name, axis, length)
+            for spec, exported in zip(self.inputs, signature_of(proto).inputs, strict=True)
+            for axis, length in enumerate(exported.shape or ())
+            if isinstance(length, int) and not (spec.shape is not None and spec.shape[axis])
+        )
+
     def notes(self, proto: onnx.ModelProto) -> tuple[str, ...]:
         """What the export fixed although the model leaves it open, and batches that stay fixed."""
+        closed = self.closed(proto)
+        batches = [
+            (spec.name, 0, spec.shape[0])
+            for spec in self.inputs
+            if spec.shape and isinstance(spec.shape[0], int)
+        ]
         found = []
-        for spec, exported in zip(self.inputs, signature_of(proto).inputs, strict=True):
-            for axis, length in enumerate(exported.shape or ()):
-                if not isinstance(length, int) or (axis and spec.shape is not None and spec.shape[axis]):
-                    continue
-                what = f"axis {axis} of input '{spec.name}'" if axis else f"the batch of input '{spec.name}'"
-                remedy = f"; --shape {spec.name}=... chooses another" if axis else ""
-                found.append(
-                    f"{what} is fixed at {length}, since the model computes with that length{remedy}"
-                )
+        for name, axis, length in (*batches, *closed):
+            what = f"axis {axis} of input '{name}'" if axis else f"the batch of input '{name}'"
+            remedy = f"; --shape {name}=... chooses another" if axis else ""
+            found.append(f"{what} is fixed at {length}, since the model computes with that length{remedy}")
         return tuple(found)
 
 

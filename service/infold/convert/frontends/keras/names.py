@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from infold.convert.frontends.keras.interface import Interface
+from infold.convert.frontends.tidy import state_lengths
 
 __all__ = ["with_names"]
 
@@ -31,6 +32,7 @@ def with_names(proto: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
     for value, name in zip(graph.outputs, interface.outputs, strict=True):
         value.name = name
     result = ir.to_proto(model)
+    state_lengths(result.graph)  # or a fixed length would be given the name of an open axis
     _name_dimensions(result.graph)
     return result
 

@@ -69,6 +69,7 @@ def export(interface: Interface, inference: Inference) -> onnx.ModelProto:
     optimizer.fold_constants(model)
     optimizer.remove_unused_nodes(model)
     _note_layers(captured, model)
+    _state_lengths(captured, model)
     proto: onnx.ModelProto = ir.to_proto(model)
     return proto
 
@@ -81,6 +82,17 @@ def _note_layers(captured: Any, model: ir.Model) -> None:
         if call is not None:
             scopes = ["", layers.get(call[1]) or "", call[1]]
             node.metadata_props[SCOPES] = repr(scopes)
+
+
+def _state_lengths(captured: Any, model: ir.Model) -> None:
+    """What capturing fixed is no open axis, whatever the exporter writes."""
+    signature = captured.graph_signature
+    values = {node.name: node.meta.get("val") for node in captured.graph.nodes if node.op == "placeholder"}
+    for value, name in zip(model.graph.inputs, signature.user_inputs, strict=True):
+        if value.shape is not None:
+            for axis, length in enumerate(values[name].shape):
+                if isinstance(length, int):
+                    value.shape[axis] = length
 
 
 def _lacking(captured: Any, failure: Exception, inference: Inference) -> str | None:
