@@ -365,6 +365,50 @@ def test_a_batch_of_one_sample_leaves_the_batch_open() -> None:
     assert first_dims(run.proto) == ["batch", "batch"]
 
 
+def test_every_axis_is_open_that_the_code_leaves_open() -> None:
+    """Height, width and length may be others than the sample's, where nothing in forward() fixes them."""
+    run = Run(f"{HERE}:Spatial", shapes={"image": (1, 3, 16, 16), "line": (1, 4, 10)})
+    assert len(run.assert_parity().folded) == 3
+    assert not any("axis" in note or "only" in note for note in run.exported.notes)
+    rng = np.random.default_rng(0)
+    for rows, height, width, length in ((1, 16, 16, 10), (3, 21, 34, 5), (2, 64, 9, 31)):
+        other = {
+            "image": rng.standard_normal((rows, 3, height, width)).astype(np.float32),
+            "line": rng.standard_normal((rows, 4, length)).astype(np.float32),
+        }
+        folded, _ = run.fold()
+        want = run.exported.run(other).outputs
+        for model, allowed in ((run.proto, TORCH_PARITY), (folded, FOLD_PARITY)):
+            for got, expected in zip(session(model).run(None, other), want.values(), strict=True):
+                assert difference(got, expected) <= allowed
+
+
+def test_axes_that_the_code_fixes_stay_and_are_numbers() -> None:
+    """A dense layer behind Flatten fixes height and width; so does a branch on them, within bounds."""
+    run = Run(f"{HERE}:Flat", shapes={"x": (1, 3, 9, 9)})
+    dims = run.proto.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, 9, 9]
+    assert "takes 'x' as [batch, 3, 9, 9] only" in run.notes
+    assert len(run.assert_parity().folded) == 1
+    bounded = Run(f"{HERE}:Sized", shapes={"x": (1, 3, 9, 9)})
+    assert "axis 2 of 'x' may be 2 to 19 only" in bounded.notes
+
+
+def test_where_only_the_batch_can_be_opened_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fixed in silence."""
+    actual = torch.export.export
+
+    def export(*args: Any, dynamic_shapes: Any, **more: Any) -> Any:
+        if any(axes and len(axes) > 1 for axes in dynamic_shapes.values()):
+            raise AssertionError("a guard it cannot follow")
+        return actual(*args, dynamic_shapes=dynamic_shapes, **more)
+
+    monkeypatch.setattr(torch.export, "export", export)
+    run = Run(f"{HERE}:small", shapes=IMAGE)
+    assert "takes 'input' as [batch, 3, 9, 9] only" in run.notes
+    assert first_dims(run.proto) == ["batch", "batch"]
+
+
 def test_factories_may_be_classes_instances_and_wrapped_networks() -> None:
     """A class is called, an instance taken, DataParallel taken off."""
     run = Run(f"{HERE}:INSTANCE", shapes={"": (1, 4)})
