@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -40,6 +42,8 @@ EXTRAS = {
     "onnxscript": "torch",
 }
 EXTRAS["safetensors"] = "torch"
+# How often it is asked whether the parent still lives.
+PARENT_S = 0.5
 
 
 class OtherBackendError(Exception):
@@ -58,6 +62,7 @@ class OtherBackendError(Exception):
 
 def main() -> None:
     """Export what `request.json` in the folder given as first argument asks for."""
+    _end_with(os.getppid())
     folder = Path(sys.argv[1])
     request = Request.parse((folder / "request.json").read_text(encoding="utf-8"))
     sys.path.insert(0, os.getcwd())  # the user's own modules, as `python -m` finds them
@@ -83,6 +88,17 @@ def main() -> None:
         traceback.print_exc()
         words = " ".join(str(failure).split())[:300]
         _fail(folder, "failed", f"{type(failure).__name__}: {words}")
+
+
+def _end_with(parent: int) -> None:
+    """Nobody is left to take the export once the parent is gone, however it ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _hand_over(exported: Exported, request: Request, folder: Path) -> None:
