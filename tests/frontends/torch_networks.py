@@ -403,6 +403,59 @@ class Sized(nn.Module):
         return y if x.shape[2] < 20 else y[:, :, ::2]
 
 
+class Random(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, True)
+
+
+def dropping() -> nn.Module:
+    return Random(nn.Linear(4, 8), nn.BatchNorm1d(8))
+
+
+class Training(nn.Module):
+    """Trains whatever eval() says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()
+        return self.norm(x)
+
+
+class OnTop(nn.Module):
+    """A norm written in the top module, beside its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(4, 5)
+        self.register_buffer("moving_mean", torch.rand(5))
+        self.register_buffer("moving_var", torch.rand(5) + 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.dense(x) - self.moving_mean) / torch.sqrt(self.moving_var + 1e-5)
+
+
+class Asking(nn.Module):
+    """Drops where it is asked to train, and otherwise a share of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dense(x))
+        if self.training:
+            y = nn.functional.dropout(y, 0.5, True)
+        return nn.functional.dropout(y, 0.0, True)
+
+
+class Answering(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": x * 2, "b": x + 1}
+
+
 class Exotic(nn.Module):
     """An operator that ONNX lacks, in a layer of its own."""
 

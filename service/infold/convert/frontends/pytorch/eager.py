@@ -33,6 +33,16 @@ __all__ = ["TRAINING_NOTE", "open_module", "output_names", "supported_floats"]
 PRETENDING = (
     "'{}' ({}) has moving statistics but does not normalize by them in inference mode; it stays as it is"
 )
+TRAINS = (
+    "its forward() switches {} to training, whatever mode the network is in: it normalizes or drops by the "
+    "batch at hand; take train() out of forward()"
+)
+RANDOM = (
+    "gives other numbers on each call in inference mode: dropout or another random operator is live; pass "
+    "training=self.training, or draw in training mode only"
+)
+# What two calls may differ by, relative to the largest value.
+REPEATS = 1e-3
 UNSAVED = (
     "'{}' keeps its moving statistics as plain attributes, which no state dict holds: they are what the code "
     "gives them; keep them with register_buffer"
@@ -54,6 +64,7 @@ def open_module(request: Request, module: nn.Module, notes: Sequence[str] = ()) 
     given = take(request, signature, supported_floats(module, request.source))
     plain = _own_their_tensors(module)
     inputs, seen, structure = _tried(module, signature, given, request.source)
+    _require_inference(module, signature, inputs, structure, request.source)
     outputs = output_names(structure, inputs, request.source)
     captured = capture(module, signature, inputs, given, outputs, request.source)
     told += captured.notes
@@ -108,6 +119,27 @@ def _forward(module: nn.Module, signature: Signature, inputs: Mapping[str, Tenso
     args, keywords = signature.arranged({name: value.clone() for name, value in inputs.items()})
     with torch.no_grad():
         return module(*args, **keywords)
+
+
+def _require_inference(
+    module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], structure: Any, source: str
+) -> None:
+    """Refuse code that trains, or draws numbers, in inference mode."""
+    training = [name or type(each).__name__ for name, each in module.named_modules() if each.training]
+    if training:
+        raise SourceError(source, TRAINS.format(", ".join(f"'{name}'" for name in training[:3])))
+    again = _forward(module, signature, inputs)
+    for (_, one), (_, other) in zip(named_leaves(structure), named_leaves(again), strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and not _alike(one, other):
+            raise SourceError(source, RANDOM)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    first, second = one.detach().cdouble(), other.detach().cdouble()
+    largest = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max()) if first.numel() else 0.0
+    return bool(torch.allclose(first, second, rtol=REPEATS, atol=REPEATS * largest, equal_nan=True))
 
 
 def _unfit(source: str, inputs: Mapping[str, Tensor], failure: Exception) -> SourceError:
@@ -191,7 +223,8 @@ def _table(
     for name, each in find_norms(module).items():
         norm = library_norm(name, each) if is_norm(each) else written_norm(name, each, seen.get(name))
         if norm is None:
-            doubtful[name] = each
+            if not any(True for _ in each.children()):  # of a network's own arithmetic nobody knows
+                doubtful[name or type(each).__name__] = each
             continue
         modules[len(norms)] = each
         norms.append(norm)
