@@ -186,12 +186,12 @@ def test_parts_a_norm_lacks_are_ones_zeros_and_nothing(layers: Run) -> None:
 
 
 def test_what_the_user_must_know_is_noted(layers: Run) -> None:
-    """Training mode, a norm that cannot be folded and why, weights nobody gave."""
-    assert "was in training mode" in layers.notes
+    """A norm that cannot be folded and why, weights nobody gave."""
+    assert "training mode" not in layers.notes  # a new module always is
     assert "'no_statistics.norm' keeps no running statistics" in layers.notes
     assert "track_running_stats=True" in layers.notes
     assert "no --weights were given" in layers.notes
-    assert len(layers.exported.notes) == 3
+    assert len(layers.exported.notes) == 2
 
 
 def test_inputs_and_outputs_keep_the_users_names_and_an_open_batch(layers: Run) -> None:
@@ -363,6 +363,94 @@ def test_a_batch_of_one_sample_leaves_the_batch_open() -> None:
     run = Run(f"{HERE}:small", shapes=IMAGE)
     assert run.samples["input"].shape[0] == 1
     assert first_dims(run.proto) == ["batch", "batch"]
+
+
+def test_every_axis_is_open_that_the_code_leaves_open() -> None:
+    """Height, width and length may be others than the sample's, where nothing in forward() fixes them."""
+    run = Run(f"{HERE}:Spatial", shapes={"image": (1, 3, 16, 16), "line": (1, 4, 10)})
+    assert len(run.assert_parity().folded) == 3
+    assert not any("axis" in note or "only" in note for note in run.exported.notes)
+    rng = np.random.default_rng(0)
+    for rows, height, width, length in ((1, 16, 16, 10), (3, 21, 34, 5), (2, 64, 9, 31)):
+        other = {
+            "image": rng.standard_normal((rows, 3, height, width)).astype(np.float32),
+            "line": rng.standard_normal((rows, 4, length)).astype(np.float32),
+        }
+        folded, _ = run.fold()
+        want = run.exported.run(other).outputs
+        for model, allowed in ((run.proto, TORCH_PARITY), (folded, FOLD_PARITY)):
+            for got, expected in zip(session(model).run(None, other), want.values(), strict=True):
+                assert difference(got, expected) <= allowed
+
+
+def test_axes_that_the_code_fixes_stay_and_are_numbers() -> None:
+    """A dense layer behind Flatten fixes height and width; so does a branch on them, within bounds."""
+    run = Run(f"{HERE}:Flat", shapes={"x": (1, 3, 9, 9)})
+    dims = run.proto.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, 9, 9]
+    assert "takes 'x' as [batch, 3, 9, 9] only" in run.notes
+    assert len(run.assert_parity().folded) == 1
+    bounded = Run(f"{HERE}:Sized", shapes={"x": (1, 3, 9, 9)})
+    assert "axis 2 of 'x' may be 2 to 19 only" in bounded.notes
+
+
+def test_where_only_the_batch_can_be_opened_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fixed in silence."""
+    actual = torch.export.export
+
+    def export(*args: Any, dynamic_shapes: Any, **more: Any) -> Any:
+        if any(axes and len(axes) > 1 for axes in dynamic_shapes.values()):
+            raise AssertionError("a guard it cannot follow")
+        return actual(*args, dynamic_shapes=dynamic_shapes, **more)
+
+    monkeypatch.setattr(torch.export, "export", export)
+    run = Run(f"{HERE}:small", shapes=IMAGE)
+    assert "takes 'input' as [batch, 3, 9, 9] only" in run.notes
+    assert first_dims(run.proto) == ["batch", "batch"]
+
+
+def test_code_that_is_random_or_trains_in_inference_mode_is_refused() -> None:
+    """Two calls that differ, and modules that forward() switches back."""
+    line = refusal(f"{HERE}:dropping", shapes={"": (2, 4)})
+    assert "other numbers on each call" in line and "training=self.training" in line
+    line = refusal(f"{HERE}:Training", shapes={"": (2, 4)})
+    assert "switches 'norm' to training" in line and "take train() out" in line
+
+
+def test_a_norm_in_the_top_module_raises_no_doubt() -> None:
+    """What a network computes beside its layers is nobody's norm by name."""
+    run = Run(f"{HERE}:OnTop", shapes={"": (2, 4)})
+    run.assert_parity()
+    assert "does not normalize" not in run.notes and "''" not in run.notes
+    assert "" not in run.layers
+
+
+def test_a_scripted_branch_that_is_not_taken_is_no_training_mode(tmp_path: Path) -> None:
+    """Nor is a dropout that drops nothing; attention has the one and the other."""
+    torch.jit.script(networks.Asking().eval()).save(tmp_path / "asking.pt")
+    run = Run(str(tmp_path / "asking.pt"), shapes={"": (2, 8)})
+    run.assert_parity()
+    assert run.layers == ["norm"]
+    torch.jit.script(nn.MultiheadAttention(8, 2).eval()).save(tmp_path / "attention.pt")
+    shapes = dict.fromkeys(("query", "key", "value"), (2, 5, 8))
+    line = refusal(str(tmp_path / "attention.pt"), shapes=shapes)
+    assert "training mode" not in line and "cannot be written as ONNX" in line
+
+
+def test_scripted_dictionaries_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    """The exporter's own words say nothing of them."""
+    torch.jit.script(networks.Answering()).save(tmp_path / "answering.pt")
+    line = refusal(str(tmp_path / "answering.pt"), shapes={"": (2, 4)})
+    assert "dictionaries" in line and "flat tuple" in line
+
+
+def test_an_archive_of_another_kind_is_called_by_its_name(tmp_path: Path, files: Mapping[str, Path]) -> None:
+    """--from pt2 on a Keras or TorchScript file."""
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        for name in ("config.json", "metadata.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    assert "is a keras file" in refusal(str(tmp_path / "other.keras"), Format.PT2)
+    assert "is a torchscript file" in refusal(str(files["scripted.pt"]), Format.PT2)
 
 
 def test_factories_may_be_classes_instances_and_wrapped_networks() -> None:

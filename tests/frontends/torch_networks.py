@@ -365,6 +365,97 @@ class FixedBatch(nn.Module):
         return self.norm(x).view(2, 4)
 
 
+class Spatial(nn.Module):
+    """Takes images and lines of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.norm = nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6)
+        self.line, self.line_norm = nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)
+        self.dense, self.dense_norm = nn.Linear(12, 5), nn.BatchNorm1d(5)
+
+    def forward(self, image: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(self.norm(self.down(image)))
+        up = nn.functional.interpolate(y, scale_factor=2.0)
+        pooled = y.mean((2, 3)), torch.relu(self.line_norm(self.line(line))).amax(2)
+        return self.dense_norm(self.dense(torch.cat(pooled, 1))), up
+
+
+class Flat(nn.Sequential):
+    """Its dense layer knows one height and width."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 7 * 7, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class Sized(nn.Module):
+    """Does something else to large images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        return y if x.shape[2] < 20 else y[:, :, ::2]
+
+
+class Random(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, True)
+
+
+def dropping() -> nn.Module:
+    return Random(nn.Linear(4, 8), nn.BatchNorm1d(8))
+
+
+class Training(nn.Module):
+    """Trains whatever eval() says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()
+        return self.norm(x)
+
+
+class OnTop(nn.Module):
+    """A norm written in the top module, beside its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(4, 5)
+        self.register_buffer("moving_mean", torch.rand(5))
+        self.register_buffer("moving_var", torch.rand(5) + 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.dense(x) - self.moving_mean) / torch.sqrt(self.moving_var + 1e-5)
+
+
+class Asking(nn.Module):
+    """Drops where it is asked to train, and otherwise a share of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dense(x))
+        if self.training:
+            y = nn.functional.dropout(y, 0.5, True)
+        return nn.functional.dropout(y, 0.0, True)
+
+
+class Answering(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": x * 2, "b": x + 1}
+
+
 class Exotic(nn.Module):
     """An operator that ONNX lacks, in a layer of its own."""
 

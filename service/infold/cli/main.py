@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -43,11 +45,30 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
+    if context.invoked_subcommand != "serve":  # which drains, and ends by itself
+        _leave_on_signals()
+
+
+def _leave_on_signals() -> None:
+    """SIGTERM and SIGHUP end the process by SystemExit: children and temporary folders go with it."""
+    signals = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+
+    def leave(number: int, frame: object) -> None:
+        del frame
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # a second one would cut the clearing up short
+        sys.exit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        for each in signals:
+            if signal.getsignal(each) is signal.SIG_DFL:  # nohup has it ignored
+                signal.signal(each, leave)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -44,6 +46,8 @@ EXTRAS = {
     "onnxscript": "torch",
 }
 EXTRAS["safetensors"] = "torch"
+# How often it is asked whether the parent still lives.
+PARENT_S = 0.5
 
 
 class OtherBackendError(Exception):
@@ -62,9 +66,11 @@ class OtherBackendError(Exception):
 
 def main() -> None:
     """Export what `request.json` in the folder given as first argument asks for."""
+    _end_with(os.getppid())
     folder = Path(sys.argv[1])
     request = Request.parse((folder / "request.json").read_text(encoding="utf-8"))
-    sys.path.insert(0, os.getcwd())  # the user's own modules, as `python -m` finds them
+    if request.runs_own_code:
+        sys.path.append(str(Path.cwd()))  # last: a `keras.py` lying about there is not keras
     frontend = FRONTENDS[request.format]
     try:
         exported: Exported = import_module(f"infold.convert.frontends.{frontend}").open_model(request)
@@ -87,6 +93,17 @@ def main() -> None:
         traceback.print_exc()
         words = " ".join(str(failure).split())[:300]
         _fail(folder, "failed", f"{type(failure).__name__}: {words}")
+
+
+def _end_with(parent: int) -> None:
+    """Nobody is left to take the export once the parent is gone, however it ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _hand_over(exported: Exported, request: Request, folder: Path) -> None:

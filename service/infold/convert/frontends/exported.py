@@ -69,6 +69,11 @@ class Request:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     backend: str = "torch"
 
+    @property
+    def runs_own_code(self) -> bool:
+        """The user has named code of their own, or trusts the file's."""
+        return self.format is Format.MODULE or bool(self.options.custom_objects) or self.options.unsafe
+
     def dump(self) -> str:
         """As JSON."""
         return json.dumps(asdict(self), default=str)

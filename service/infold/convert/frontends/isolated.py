@@ -93,7 +93,14 @@ def _run(request: Request, folder: Path, progress: Progress | None) -> int:
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",  # tf2onnx walks over sets: the same export each time
     }
-    command = [sys.executable, "-c", "from infold.convert.frontends.child import main; main()", str(folder)]
+    # -P: nothing in the current folder takes the place of a library.
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from infold.convert.frontends.child import main; main()",
+        str(folder),
+    ]
     began = time.monotonic()
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(

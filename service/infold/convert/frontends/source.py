@@ -13,7 +13,7 @@ from infold.convert.frontends.exported import Options, Request
 from infold.convert.frontends.formats import Format, recognise
 from infold.convert.frontends.isolated import Progress, run_frontend
 from infold.convert.frontends.onnx import Source
-from infold.errors import SourceError
+from infold.errors import ConfigError, SourceError
 
 __all__ = ["Source", "open_source"]
 
@@ -40,10 +40,12 @@ def open_source(
 
     Raises:
         SourceError: It cannot be read; says what to do.
+        ConfigError: An option that this format does not know.
     """
     options = options or Options()
     text = str(source)
     found = options.format or recognise(text)
+    _require_known(found, options)
     if found is Format.ONNX:
         yield onnx_frontend.load(Path(source))
         return
@@ -55,6 +57,30 @@ def open_source(
         framework = run_frontend(request, folder, progress)
         exported = onnx_frontend.load(folder / "model.onnx")
         yield exported.exported_by(framework, Path(source), _digest(text, options))
+
+
+# Options that only some formats know: attribute, the flag's name, and of what it is.
+PARTICULAR = (
+    ("weights", "--weights", "package.module:factory", (Format.MODULE,)),
+    ("custom_objects", "--custom-objects", "a Keras file", (Format.KERAS,)),
+    ("signature", "--signature", "a SavedModel", (Format.SAVED_MODEL,)),
+    ("tag", "--tag", "a SavedModel", (Format.SAVED_MODEL,)),
+    ("inputs", "--inputs", "a TensorFlow graph", (Format.GRAPH_DEF, Format.CHECKPOINT, Format.SAVED_MODEL)),
+    ("outputs", "--outputs", "a TensorFlow graph", (Format.GRAPH_DEF, Format.CHECKPOINT, Format.SAVED_MODEL)),
+    (
+        "training_flag",
+        "--training-flag",
+        "a TensorFlow graph",
+        (Format.GRAPH_DEF, Format.CHECKPOINT, Format.SAVED_MODEL),
+    ),
+)
+
+
+def _require_known(found: Format, options: Options) -> None:
+    """Refuse what would be passed over: whoever gives weights believes they were loaded."""
+    for attribute, flag, what, formats in PARTICULAR:
+        if getattr(options, attribute) and found not in formats:
+            raise ConfigError(flag, f"is for {what}, and the source is {found}")
 
 
 def _require_existing(source: str) -> None:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from infold.convert.frontends.exported import Answer, Call, Exported, Request
+from infold.convert.frontends.formats import Format, recognise
 from infold.convert.frontends.pytorch.eager import output_names
 from infold.convert.frontends.pytorch.graph_norms import FLAGGED, graph_norms
 from infold.convert.frontends.pytorch.norms import no_statistics
@@ -88,6 +89,7 @@ class _Listener(logging.Handler):
 
 
 def _load(source: str) -> ExportedProgram:
+    _require_archive(source)
     screen_archive(Path(source))
     listener = _Listener()
     logger = logging.getLogger("torch.export")
@@ -105,6 +107,19 @@ def _load(source: str) -> ExportedProgram:
         logger.removeHandler(listener)
     program._guards_code = []  # Python text from the file, compiled on first use
     return program
+
+
+def _require_archive(source: str) -> None:
+    """Archives of other kinds have the same form on the outside."""
+    try:
+        found = recognise(source)
+    except SourceError:
+        return  # what is wrong with it, those say who look closer
+    if found in (Format.KERAS, Format.TORCHSCRIPT, Format.PICKLE):
+        detail = (
+            f"is a {found} file, not an archive of torch.export; leave --from out, or give --from {found}"
+        )
+        raise SourceError(source, detail)
 
 
 def _bring_to_inference(program: ExportedProgram, source: str, told: list[str]) -> None:

@@ -52,7 +52,7 @@ def _made(source: str) -> nn.Module:
     made = _called(found, source)
     if not isinstance(made, nn.Module):
         raise SourceError(source, f"gave a {type(made).__name__}, not a torch.nn.Module")
-    return _bare(made)
+    return _bare(made.eval())  # nothing to tell: a new module is always in training mode
 
 
 def _found(source: str) -> Any:

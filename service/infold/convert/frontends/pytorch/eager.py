@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from infold.convert.frontends.exported import Answer, Call, Exported, Norm, Request
+from infold.convert.frontends.pytorch.capturing import capture
 from infold.convert.frontends.pytorch.examples import Signature, take, widened
 from infold.convert.frontends.pytorch.graph_norms import called_norms
 from infold.convert.frontends.pytorch.norms import (
@@ -22,7 +23,7 @@ from infold.convert.frontends.pytorch.norms import (
     no_statistics,
     written_norm,
 )
-from infold.convert.frontends.pytorch.programs import as_array, batch_is_open, named_leaves, quietly, to_onnx
+from infold.convert.frontends.pytorch.programs import as_array, named_leaves
 from infold.convert.frontends.pytorch.wording import in_brief, where_raised
 from infold.errors import SourceError
 from infold.tensors import Tensors
@@ -32,7 +33,16 @@ __all__ = ["TRAINING_NOTE", "open_module", "output_names", "supported_floats"]
 PRETENDING = (
     "'{}' ({}) has moving statistics but does not normalize by them in inference mode; it stays as it is"
 )
-FIXED = "its code fixes the first axis of '{}' at {}: the exported model takes no other"
+TRAINS = (
+    "its forward() switches {} to training, whatever mode the network is in: it normalizes or drops by the "
+    "batch at hand; take train() out of forward()"
+)
+RANDOM = (
+    "gives other numbers on each call in inference mode: dropout or another random operator is live; pass "
+    "training=self.training, or draw in training mode only"
+)
+# What two calls may differ by, relative to the largest value.
+REPEATS = 1e-3
 UNSAVED = (
     "'{}' keeps its moving statistics as plain attributes, which no state dict holds: they are what the code "
     "gives them; keep them with register_buffer"
@@ -54,19 +64,16 @@ def open_module(request: Request, module: nn.Module, notes: Sequence[str] = ()) 
     given = take(request, signature, supported_floats(module, request.source))
     plain = _own_their_tensors(module)
     inputs, seen, structure = _tried(module, signature, given, request.source)
-    program = _captured(module, signature, inputs, request.source)
-    if any(inputs[name] is not given[name] for name in _fixed(program, inputs)):
-        inputs = given  # a fixed batch is at least the one the user asked for
-        program = _captured(module, signature, inputs, request.source)
-    told += [FIXED.format(name, inputs[name].shape[0]) for name in _fixed(program, inputs)]
+    _require_inference(module, signature, inputs, structure, request.source)
     outputs = output_names(structure, inputs, request.source)
-    proto = to_onnx(program, list(inputs), outputs, request.source)
-    norms, modules, by_mean = _table(module, seen, program, told)
+    captured = capture(module, signature, inputs, given, outputs, request.source)
+    told += captured.notes
+    norms, modules, by_mean = _table(module, seen, captured.program, told)
     if request.options.weights is not None:
         told += [UNSAVED.format(norm.layer) for norm in norms if norm.layer in plain]
     return Exported(
         f"torch {torch.__version__}",
-        proto,
+        captured.proto,
         tuple(norms),
         _Runner(module, signature, modules, by_mean, request.source),
         tuple(told),
@@ -112,6 +119,27 @@ def _forward(module: nn.Module, signature: Signature, inputs: Mapping[str, Tenso
     args, keywords = signature.arranged({name: value.clone() for name, value in inputs.items()})
     with torch.no_grad():
         return module(*args, **keywords)
+
+
+def _require_inference(
+    module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], structure: Any, source: str
+) -> None:
+    """Refuse code that trains, or draws numbers, in inference mode."""
+    training = [name or type(each).__name__ for name, each in module.named_modules() if each.training]
+    if training:
+        raise SourceError(source, TRAINS.format(", ".join(f"'{name}'" for name in training[:3])))
+    again = _forward(module, signature, inputs)
+    for (_, one), (_, other) in zip(named_leaves(structure), named_leaves(again), strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and not _alike(one, other):
+            raise SourceError(source, RANDOM)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    first, second = one.detach().cdouble(), other.detach().cdouble()
+    largest = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max()) if first.numel() else 0.0
+    return bool(torch.allclose(first, second, rtol=REPEATS, atol=REPEATS * largest, equal_nan=True))
 
 
 def _unfit(source: str, inputs: Mapping[str, Tensor], failure: Exception) -> SourceError:
@@ -163,40 +191,6 @@ def _own_their_tensors(module: nn.Module) -> set[str]:
     return owners
 
 
-def _captured(
-    module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], source: str
-) -> ExportedProgram:
-    args, keywords = signature.arranged(inputs)
-    # AUTO opens an axis where the code allows it, and fixes it silently where not.
-    axes = {name: {0: Dim.AUTO} if value.ndim else None for name, value in inputs.items()}
-    try:
-        # Without gradients: code may look at that to tell inference from training.
-        with quietly(), torch.no_grad():
-            return torch.export.export(
-                module, args, keywords, dynamic_shapes=signature.shapes(axes), strict=False
-            )
-    except Exception as failure:
-        raise SourceError(source, _uncapturable(failure)) from failure
-
-
-def _uncapturable(failure: Exception) -> str:
-    text = str(failure)
-    raised = re.search(r'raised this error:\s+File "([^"]+)", line (\d+)', text)
-    where = f" ({raised[1]}, line {raised[2]})" if raised else where_raised(failure)
-    if "data-dependent" in text:
-        return (
-            f"its forward() decides on values of its input{where}, which a graph cannot; write it with "
-            "torch.where or torch.cond"
-        )
-    return f"torch.export cannot capture it: {in_brief(failure)}{where}"
-
-
-def _fixed(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> list[str]:
-    """Inputs whose first axis has one length only; the graph has them in the same order."""
-    names = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
-    return [own for name, own in zip(names, inputs, strict=True) if not batch_is_open(program, name)]
-
-
 def output_names(structure: Any, inputs: Mapping[str, Any], source: str) -> list[str]:
     """Names of what a network gives, none of them an input's.
 
@@ -229,7 +223,8 @@ def _table(
     for name, each in find_norms(module).items():
         norm = library_norm(name, each) if is_norm(each) else written_norm(name, each, seen.get(name))
         if norm is None:
-            doubtful[name] = each
+            if not any(True for _ in each.children()):  # of a network's own arithmetic nobody knows
+                doubtful[name or type(each).__name__] = each
             continue
         modules[len(norms)] = each
         norms.append(norm)

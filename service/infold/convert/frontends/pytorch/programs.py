@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+import sympy  # type: ignore[import-untyped]  # brought by torch
 import torch
 from onnxscript import optimizer
 from torch import Tensor, fx
@@ -24,7 +25,16 @@ from infold.convert.frontends.pytorch.wording import in_brief
 from infold.errors import SourceError
 from infold.tensors import Array
 
-__all__ = ["OPSET", "as_array", "batch_is_open", "layer_of", "named_leaves", "quietly", "to_onnx"]
+__all__ = [
+    "OPSET",
+    "as_array",
+    "batch_is_open",
+    "layer_of",
+    "named_leaves",
+    "open_axes",
+    "quietly",
+    "to_onnx",
+]
 
 OPSET = 20
 
@@ -134,6 +144,18 @@ def batch_is_open(program: ExportedProgram, name: str) -> bool:
             shape = node.meta["val"].shape
             return len(shape) == 0 or _length(shape[0]) is None
     return True
+
+
+def open_axes(program: ExportedProgram, name: str) -> dict[int, tuple[int, int | None]]:
+    """The axes of an input that may have several lengths, with the least and the most."""
+    node = next(each for each in program.graph.nodes if each.op == "placeholder" and each.name == name)
+    found = {}
+    for axis, dim in enumerate(node.meta["val"].shape):
+        if _length(dim) is None:
+            ends = program.range_constraints.get(dim.node.expr)
+            least, most = (0, None) if ends is None else (ends.lower, ends.upper)
+            found[axis] = int(least), int(most) if isinstance(most, int | sympy.Integer) else None
+    return found
 
 
 def _length(dim: Any) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,30 @@ def _signature(module: Any) -> Signature:
 def _require_inference(graph: Any, source: str) -> None:
     """Refuse flags that were frozen when the program was traced; module.eval() does not reach them."""
     for kind, place in (("aten::batch_norm", 5), ("aten::dropout", 2), ("aten::dropout_", 2)):
-        for node in graph.findAllNodes(kind):
+        for node in _always_run(graph.nodes(), kind):
             inputs = list(node.inputs())
             if kind == "aten::batch_norm" and _is_none(inputs[3]):
                 continue
+            share = inputs[1].node()
+            if (
+                kind != "aten::batch_norm"
+                and share.kind() == "prim::Constant"
+                and share.output().toIValue() == 0
+            ):
+                continue  # it drops nothing
             if inputs[place].node().kind() == "prim::Constant" and inputs[place].toIValue() is True:
                 name = layer_of_value(inputs[3]) if kind == "aten::batch_norm" else ""
                 raise SourceError(source, TRACED.format(f"'{name}'" if name else "its dropout is on"))
+
+
+def _always_run(nodes: Iterable[Any], kind: str) -> Iterator[Any]:
+    """Nodes of a kind, those in branches left out: a trace has none, and a script asks its flags there."""
+    for node in nodes:
+        if node.kind() == kind:
+            yield node
+        elif node.kind() == "prim::Loop":
+            for block in node.blocks():
+                yield from _always_run(block.nodes(), kind)
 
 
 def _holds_weights(graph: Any) -> bool:
@@ -185,6 +202,11 @@ def _to_onnx(
 
 
 def _unexportable(module: Any, failure: Exception) -> str:
+    if "lower all tuples" in str(failure) or "prim::DictConstruct" in str(failure):
+        return (
+            "TorchScript cannot write outputs that are dictionaries or nested tuples as ONNX; return a "
+            "tensor or a flat tuple of tensors, or convert the module itself (package.module:factory)"
+        )
     found = re.search(r"operator '?(?:aten::)?([\w:]+)'? to ONNX", str(failure))
     if found is None:
         return f"its program cannot be written as ONNX: {in_brief(failure)}"
