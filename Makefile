@@ -66,7 +66,7 @@ zoo: .venv-frameworks/.ready ## Convert whole architectures; writes docs/network
 	.venv-frameworks/bin/python tests/networks/zoo.py
 
 networks: .venv-frameworks/.ready ## Fold whole networks of Keras and PyTorch, and prove each.
-	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks
+	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks -k "$(ONLY)"
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py
