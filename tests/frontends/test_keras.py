@@ -520,6 +520,21 @@ def test_samples_say_what_a_class_does_not(own: Any, tmp_path: Path) -> None:
     assert result.error("output") <= 1e-5 and result.folded_error("output") <= 1e-4
 
 
+def test_layers_behind_one_that_trains_are_not_told_of(tmp_path: Path) -> None:
+    """Keras hands a layer's wish on to those after it, and saves augmentation with a wish of its own."""
+    image = keras.Input((6, 6, 3), name="image")
+    y = kl.RandomFlip(name="flip")(image)
+    y = norm("bn1")(y)
+    y = norm("bn2")(y, training=True)
+    y = kl.Dropout(0.5, name="drop")(norm("bn3")(kl.Conv2D(4, 3, name="conv")(y)))
+    path = tmp_path / "net.keras"
+    keras.Model(image, y).save(path)
+    with open_source(path) as source:
+        assert source.framework is not None
+        (note,) = (each for each in source.framework.notes if "training mode" in each)
+    assert "the model runs 'bn2' in training mode" in note
+
+
 def test_a_model_that_trains_unless_told_otherwise(own: Any, tmp_path: Path) -> None:
     """`training=True` as its call's default."""
     model = own.Trainer()

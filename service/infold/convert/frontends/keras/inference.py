@@ -41,6 +41,7 @@ class Inference:
         self._calls: list[Call] | None = None
         self._trace: list[tuple[str, Array]] | None = None
         self._inside = 0
+        self._wishes: list[Any] = [None]  # what each layer that is being called was told of training
         layers = layers_of(model)
         norms = [layer for layer in layers.values() if is_norm(layer)]
         index = {id(layer): number for number, layer in enumerate(norms)}
@@ -50,8 +51,11 @@ class Inference:
     def _held(self, path: str, layer: Any, norm: int | None) -> Callable[..., Any]:
         call = layer.call
         signature = inspect.signature(call)
-        # A frozen norm is in inference mode whatever it is told.
-        can_train = "training" in signature.parameters and (norm is None or layer.trainable)
+        told = signature.parameters.get("training")
+        # A frozen norm is in inference mode whatever it is told; Keras' layers that augment images
+        # are saved with their own default, which says nothing of the model's wish.
+        augments = told is not None and told.default is True and type(layer).__module__.startswith("keras.")
+        can_train = told is not None and not augments and (norm is None or layer.trainable)
 
         @wraps(call)
         def held(*args: Any, **kwargs: Any) -> Any:
@@ -63,6 +67,8 @@ class Inference:
                     self.switched.setdefault(path)
                 bound.arguments["training"] = False
             self._inside += trains
+            context = layer._get_call_context()
+            self._wishes.append(context.training)
             try:
                 with self._annotated(path):
                     value = call(*bound.args, **bound.kwargs)
@@ -71,6 +77,8 @@ class Inference:
                 raise
             finally:
                 self._inside -= trains
+                self._wishes.pop()
+                context.training = self._wishes[-1]  # Keras leaves a layer's wish to those after it
             if norm is not None and self._calls is not None:
                 self._calls.append(Call(norm, keras.ops.convert_to_numpy(value)))
             if self._trace is not None:
