@@ -248,7 +248,8 @@ class Bench:
             row.outcome = "left" if row.norms_left else "ideal"
 
     def _files(self, name: str) -> tuple[str, str, str]:
-        return tuple(str(self.graphs / f"{name}.{end}") for end in ("onnx", "npz", "answers.npz"))  # type: ignore[return-value]
+        stem = str(self.graphs / name)
+        return f"{stem}.onnx", f"{stem}.npz", f"{stem}.answers.npz"
 
     def _judge(self, *arguments: str) -> Child:
         return self._ours([str(JUDGE), *arguments])

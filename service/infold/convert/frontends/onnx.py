@@ -53,7 +53,7 @@ class Source:
 
     def complete(self) -> onnx.ModelProto:
         """The model with all its weights, as others want it; external data still outside."""
-        return _completed(self.proto, self.weights)
+        return _completed(self.proto, self.weights) if self.weights else self.proto
 
     def exported_by(self, framework: Framework, path: Path, sha256: str) -> Source:
         """This model as a framework's export of another file, all weights in its proto."""
