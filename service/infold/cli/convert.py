@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from infold.cli.options import (
-    CustomObjects,
-    From,
-    Inputs,
-    Json,
-    Outputs,
-    Quiet,
-    Samples,
-    Shapes,
-    SignatureName,
-    Source,
-    Tag,
-    TrainingFlag,
-    Unsafe,
-    Weights,
-    sampling,
-    source_options,
-)
+from infold.cli.options import Json, Quiet, Samples, Shapes, Source, sampling, takes_source
 from infold.cli.progress import progress_line
 from infold.cli.tables import fold_table, steps_table
 
 __all__ = ["command"]
 
 
+@takes_source
 def command(
     source: Source,
     destination: Annotated[
@@ -56,15 +40,7 @@ def command(
             help="Take inputs that have a default (an initializer) as constants, and drop them as inputs.",
         ),
     ] = False,
-    from_: From = None,
-    weights: Weights = None,
-    custom_objects: CustomObjects = None,
-    signature: SignatureName = None,
-    tag: Tag = None,
-    inputs: Inputs = None,
-    outputs: Outputs = None,
-    training_flag: TrainingFlag = None,
-    unsafe: Unsafe = False,
+    options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -75,9 +51,6 @@ def command(
     from infold.convert import convert, convert_to_repository, html_report, verdict, write_text
 
     taken = sampling(samples, shape)
-    options = source_options(
-        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
-    )
     if repository is not None:
         if destination is not None or name is None:
             raise typer.BadParameter("takes --name and no DEST.onnx", param_hint="--repository")

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from infold.cli.options import (
-    CustomObjects,
-    From,
-    Inputs,
-    Json,
-    Outputs,
-    Quiet,
-    Samples,
-    Shapes,
-    SignatureName,
-    Source,
-    Tag,
-    TrainingFlag,
-    Unsafe,
-    Weights,
-    sampling,
-    source_options,
-)
+from infold.cli.options import Json, Quiet, Samples, Shapes, Source, sampling, takes_source
 from infold.cli.progress import progress_line
 from infold.cli.tables import inspect_table
 
 __all__ = ["command"]
 
 
+@takes_source
 def command(
     source: Source,
     calibration: Annotated[
@@ -42,24 +26,13 @@ def command(
     ] = None,
     samples: Samples = None,
     shape: Shapes = None,
-    from_: From = None,
-    weights: Weights = None,
-    custom_objects: CustomObjects = None,
-    signature: SignatureName = None,
-    tag: Tag = None,
-    inputs: Inputs = None,
-    outputs: Outputs = None,
-    training_flag: TrainingFlag = None,
-    unsafe: Unsafe = False,
+    options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show every norm: trained parameters, effective scale and shift, and whether it would fold."""
     from infold.convert import inspect
 
-    options = source_options(
-        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
-    )
     with progress_line(quiet) as progress:
         found = inspect(
             source, sampling(samples, shape), calibration=calibration, options=options, progress=progress

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from infold.convert import Options, Sampling
 
-__all__ = [
-    "CustomObjects",
-    "From",
-    "Inputs",
-    "Json",
-    "Outputs",
-    "Quiet",
-    "Samples",
-    "Shapes",
-    "SignatureName",
-    "Source",
-    "Tag",
-    "TrainingFlag",
-    "Unsafe",
-    "Weights",
-    "sampling",
-    "source_options",
-]
+__all__ = ["Json", "Quiet", "Samples", "Shapes", "Source", "sampling", "source_options", "takes_source"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -114,17 +100,17 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def source_options(
-    from_: str | None,
-    custom_objects: list[str] | None,
-    unsafe: bool,
-    signature: str | None,
-    tag: str | None,
-    inputs: str | None,
-    outputs: str | None,
-    training_flag: str | None,
-    weights: Path | None,
+    from_: From = None,
+    weights: Weights = None,
+    custom_objects: CustomObjects = None,
+    signature: SignatureName = None,
+    tag: Tag = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    training_flag: TrainingFlag = None,
+    unsafe: Unsafe = False,
 ) -> Options:
-    """The options that say how to read a source.
+    """The options that say how to read a source; `takes_source` gives them to a verb.
 
     Raises:
         typer.BadParameter: There is no such format.
@@ -144,6 +130,25 @@ def source_options(
         training_flag,
         weights,
     )
+
+
+def takes_source(command: Callable[..., None]) -> Callable[..., None]:
+    """A verb with the options of `source_options` in place of its parameter `options`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    more = inspect.signature(source_options, eval_str=False).parameters
+    hints = get_type_hints(source_options, {"Options": object, **globals()}, include_extras=True)
+
+    @wraps(command)
+    def verb(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in more}
+        command(**given, options=source_options(**chosen))
+
+    shared = [each.replace(annotation=hints[name]) for name, each in more.items()]
+    parts = [[each] if name != "options" else shared for name, each in own.items()]
+    merged = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in parts for each in part]
+    verb.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]  # typer reads it
+    verb.__annotations__ = {each.name: each.annotation for each in merged}
+    return verb
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infold.cli.options import (
-    CustomObjects,
-    From,
-    Inputs,
-    Json,
-    Outputs,
-    Quiet,
-    SignatureName,
-    Source,
-    Tag,
-    TrainingFlag,
-    Unsafe,
-    Weights,
-    source_options,
-)
+from infold.cli.options import Json, Quiet, Source, takes_source
 from infold.cli.progress import progress_line
 from infold.cli.tables import moved_table
 
@@ -32,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+@takes_source
 def command(
     source: Source,
     destination: Annotated[
@@ -56,15 +43,7 @@ def command(
             help="An array of FILE.npz of shape [rows] or [rows, positions]: what is 0 does not count.",
         ),
     ] = None,
-    from_: From = None,
-    weights: Weights = None,
-    custom_objects: CustomObjects = None,
-    signature: SignatureName = None,
-    tag: Tag = None,
-    inputs: Inputs = None,
-    outputs: Outputs = None,
-    training_flag: TrainingFlag = None,
-    unsafe: Unsafe = False,
+    options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -75,9 +54,6 @@ def command(
     """
     from infold.convert import moved_json, reestimate
 
-    options = source_options(
-        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
-    )
     with progress_line(quiet) as progress:
         done = reestimate(
             source,

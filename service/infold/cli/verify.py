@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from infold.cli.options import (
-    CustomObjects,
-    From,
-    Inputs,
-    Json,
-    Outputs,
-    Quiet,
-    Samples,
-    Shapes,
-    SignatureName,
-    Source,
-    Tag,
-    TrainingFlag,
-    Unsafe,
-    Weights,
-    sampling,
-    source_options,
-)
+from infold.cli.options import Json, Quiet, Samples, Shapes, Source, sampling, takes_source
 from infold.cli.progress import progress_line
 from infold.cli.tables import proof_table
 
 __all__ = ["command"]
 
 
+@takes_source
 def command(
     unfolded: Source,
     folded: Annotated[Path, typer.Argument(help="The file that should compute the same.")],
     samples: Samples = None,
     shape: Shapes = None,
-    from_: From = None,
-    weights: Weights = None,
-    custom_objects: CustomObjects = None,
-    signature: SignatureName = None,
-    tag: Tag = None,
-    inputs: Inputs = None,
-    outputs: Outputs = None,
-    training_flag: TrainingFlag = None,
-    unsafe: Unsafe = False,
+    options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run both side by side and compare all outputs, and every folded norm that both still show."""
     from infold.convert import comparison_json, proof_json, verify
 
-    options = source_options(
-        from_, custom_objects, unsafe, signature, tag, inputs, outputs, training_flag, weights
-    )
     with progress_line(quiet) as progress:
         _, proof = verify(unfolded, folded, sampling(samples, shape), options=options, progress=progress)
     if as_json:
