@@ -51,6 +51,14 @@ def test_a_mask_over_positions_counts_by_row_once_they_are_pooled_away() -> None
     assert moments(pooled, 1, mask).count == 2
 
 
+def test_a_mask_over_positions_is_refused_where_a_layer_has_left_fewer_of_them() -> None:
+    """Which of the four the two that are left stand for, nobody can tell; whole rows can be masked."""
+    shortened = np.ones((3, 2, 5))
+    with pytest.raises(ValueError, match=r"\[3, 4\] cannot be laid over .*\[3, 2\]; .* whole rows, \[3\]"):
+        moments(shortened, 2, np.ones((3, 4)))
+    assert moments(shortened, 2, np.array([1, 0, 1])).count == 4
+
+
 def test_a_mask_follows_rows_that_were_merged_or_made_several() -> None:
     """[rows, positions] data as [rows * positions], and three windows cut from each row."""
     merged = np.arange(4.0).reshape(4, 1)

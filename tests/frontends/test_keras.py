@@ -558,6 +558,18 @@ def test_layers_and_functions_of_the_users_own(own: Any, tmp_path: Path) -> None
     assert result.error("tripled") <= 1e-5
 
 
+def test_a_class_is_found_by_its_bare_name_where_the_file_gives_a_registered_one(
+    own: Any, tmp_path: Path
+) -> None:
+    """Code that was registered when it was saved, and is given without its decorator now."""
+    model = keras.Sequential([keras.Input((4,), name="x"), own.Scaled(name="scaled"), norm("bn")])
+    path = save(model, tmp_path / "own.keras")
+    code = OWN_CODE.replace('@keras.saving.register_keras_serializable("shop")\n', "")
+    (tmp_path / "bare_layers.py").write_text(code, encoding="utf-8")
+    result = convert(path, custom_objects=("bare_layers:Scaled",))
+    assert result.error("bn") <= 1e-5
+
+
 def test_a_lambda_runs_if_the_user_trusts_it(tmp_path: Path) -> None:
     """With --unsafe."""
     layers = [keras.Input((4,), name="x"), norm("bn"), kl.Lambda(lambda x: 2.0 * x, name="twice")]

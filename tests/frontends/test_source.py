@@ -8,8 +8,10 @@ import pytest
 
 from graphs import conv_norm
 from infold.convert import Options
-from infold.convert.frontends.exported import Request
+from infold.convert.frontends.child import ELSEWHERE
+from infold.convert.frontends.exported import Answer, Framework, Request
 from infold.convert.frontends.formats import Format
+from infold.convert.frontends.isolated import run_frontend
 from infold.convert.frontends.source import open_source
 from infold.errors import ConfigError
 
@@ -41,3 +43,24 @@ def test_only_a_user_who_names_code_has_the_current_folder_searched() -> None:
     assert Request("m:f", Format.MODULE).runs_own_code
     assert Request("m.keras", Format.KERAS, Options(custom_objects=("a:B",))).runs_own_code
     assert Request("m.pt", Format.PICKLE, Options(unsafe=True)).runs_own_code
+
+
+def test_why_a_second_backend_did_not_help_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first one gave stands; its note says what kept the other from leaving more open."""
+
+    def run(request: Request, folder: Path, progress: object) -> int:
+        del progress
+        if request.backend == "tensorflow":
+            (folder / "failure.json").write_text('{"kind": "refused", "detail": "no such op"}')
+        else:
+            first = Framework("keras", Format.KERAS, (), ("axis 1 is fixed",), {}, Answer({}))
+            first.save(folder)
+            (folder / ELSEWHERE).write_text("tensorflow")
+        return 0
+
+    monkeypatch.setattr("infold.convert.frontends.isolated._run", run)
+    notes = run_frontend(Request("m.keras", Format.KERAS), tmp_path).notes
+    assert notes == (
+        "axis 1 is fixed",
+        "tensorflow might leave more axes open, but could not be used: no such op",
+    )

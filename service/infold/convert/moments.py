@@ -90,7 +90,8 @@ def moments(data: Array, axis: int, mask: Array | None = None) -> Moments:
             positions were merged into the rows, or pooled away, it is laid out anew.
 
     Raises:
-        ValueError: The mask cannot be laid over the data.
+        ValueError: The mask cannot be laid over the data: its positions are not those of the
+            data, of which a layer before may have left fewer.
     """
     last = np.moveaxis(data, axis, -1).astype(np.float64)
     rows = last.reshape(-1, last.shape[-1])
@@ -108,11 +109,14 @@ def _laid_over(shape: tuple[int, ...], mask: Array) -> Array:
         return mask
     if mask.size == shape[0]:  # positions were merged into the rows
         return mask.reshape(-1)
-    if shape[0] == len(mask):  # positions were pooled away: a row counts if any of its own does
+    if shape[0] == len(mask) and len(shape) == 1:  # pooled away: a row counts if any position does
         return np.asarray(mask.reshape(len(mask), -1).any(axis=1))
     if mask.ndim == 1 and shape[0] % len(mask) == 0:  # each row has become several
         return np.repeat(mask, shape[0] // len(mask))
-    raise ValueError(f"a mask of shape {list(mask.shape)} cannot be laid over data of shape {list(shape)}")
+    remedy = f"; give a mask of whole rows, [{len(mask)}]" if mask.ndim > 1 else ""
+    raise ValueError(
+        f"a mask of shape {list(mask.shape)} cannot be laid over data of shape {list(shape)}{remedy}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

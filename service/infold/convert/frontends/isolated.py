@@ -51,24 +51,27 @@ def run_frontend(request: Request, folder: Path, progress: Progress | None = Non
         detail = f"the framework's process died of {cause}"
         raise FrameworkError(request.source, detail, _log(folder))
     if (folder / ELSEWHERE).exists():
-        _take_better(request, folder, progress)
+        return _better(request, folder, progress)
     return Framework.load(folder)
 
 
-def _take_better(request: Request, folder: Path, progress: Progress | None) -> None:
+def _better(request: Request, folder: Path, progress: Progress | None) -> Framework:
     """Once more on a backend that may leave more open; what there is stays where that one fails."""
     backend = (folder / ELSEWHERE).read_text(encoding="utf-8")
     (folder / ELSEWHERE).unlink()
     if backend == request.backend:
-        return
+        return Framework.load(folder)
     better = folder / backend
     better.mkdir()
     try:
         run_frontend(replace(request, backend=backend), better, progress)
-    except SourceError:
-        return
+    except SourceError as failure:
+        first = Framework.load(folder)
+        note = f"{backend} might leave more axes open, but could not be used: {failure.detail}"
+        return replace(first, notes=(*first.notes, note))
     for made in better.iterdir():
         os.replace(made, folder / made.name)
+    return Framework.load(folder)
 
 
 def _other_backend(

@@ -61,7 +61,7 @@ def load(request: Request) -> Any:
     _refuse_inputs(source, file)
     if not request.options.unsafe:
         _refuse_code(source, file)
-    custom = _custom_objects(source, request.options.custom_objects)
+    custom = _custom_objects(source, file, request.options.custom_objects)
     try:
         with _suffixed(Path(source), file.suffix) as named, _on_one_device():
             return keras.saving.load_model(
@@ -137,8 +137,8 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(part)
 
 
-def _custom_objects(source: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The user's own classes and functions, by attribute and by registered name."""
+def _custom_objects(source: str, file: _File, names: tuple[str, ...]) -> dict[str, Any]:
+    """The user's own classes and functions, by attribute, by registered name and as the file calls them."""
     found = {}
     for name in names:
         module, _, attribute = name.partition(":")
@@ -149,6 +149,10 @@ def _custom_objects(source: str, names: tuple[str, ...]) -> dict[str, Any]:
             raise SourceError(source, detail) from missing
         found[attribute.rpartition(".")[2]] = value
         found[keras.saving.get_registered_name(value)] = value
+    for each in _objects(file.config):  # saved as `package>Name` by code that registered it
+        registered = each.get("registered_name")
+        if isinstance(registered, str) and (bare := registered.rpartition(">")[2]) in found:
+            found.setdefault(registered, found[bare])
     return found
 
 

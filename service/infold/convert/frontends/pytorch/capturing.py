@@ -116,6 +116,8 @@ def _trial(
         closed = {(name, axis) for name, value in inputs.items() for axis in range(1, value.ndim)}
     program = _captured(module, signature, inputs, source, closed)
     while everything and (bound := _bound_together(program, inputs)):
+        if closed:  # the second time: each capture takes long, so all axes of such an input at once
+            bound = {(name, axis) for name, _ in bound for axis in range(1, inputs[name].ndim)}
         closed |= bound
         program = _captured(module, signature, inputs, source, closed)
     axes = _axes(program, inputs)
