@@ -87,7 +87,7 @@ def _archive(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as broken:
+    except (zipfile.BadZipFile, OSError, ValueError) as broken:
         raise SourceError(path, f"a damaged archive: {broken}") from broken
     inside = {name.partition("/")[2] for name in names} | set(names)
     if "config.json" in names and any(name.endswith("weights.h5") for name in names):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _read(source: str) -> _File:
                     "holds weights without their network; save the whole model: model.save('model.keras')",
                 )
             return _File(".h5", str(file.attrs.get("keras_version", "")), json.loads(config))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError) as broken:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError, KeyError) as broken:
         words = " ".join(str(broken).split())
         raise SourceError(source, f"not a Keras file, or a damaged one: {words}") from broken
 

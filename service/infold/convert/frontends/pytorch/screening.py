@@ -15,6 +15,7 @@ import re
 import tokenize
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
         damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as broken:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError) as broken:
         raise SourceError(path, f"a damaged archive: {broken}") from broken
     if damaged is not None:
         archive.close()
