@@ -59,7 +59,7 @@ code (PyTorch), then converted and proven as `infold convert` does. Written by `
 {table}
 
 - *norms*: batch normalizations in the framework's own model; every one of them was found again in the
-  exported graph, by the value it computes.
+  exported graph, by the value it computes (Keras' EfficientNet has one affine more: its `Normalization`).
 - Errors are largest differences over the largest |output|. *Worst layer*: the largest distance of any
   norm's value in the unfolded ONNX from what that very layer gave in the framework.
 - *site error / bound*: the largest of any folded norm; above 1 the proof would fail. Near 1 means that
