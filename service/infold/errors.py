@@ -26,7 +26,8 @@ InfoldError
     ├── ModelNotFoundError     no such model or version
     ├── ModelNotReadyError     there is one, but it cannot answer now
     ├── QueueFullError         the model's queue is at its capacity
-    └── DeadlineExceededError  the answer would come, or came, too late
+    ├── DeadlineExceededError  the answer would come, or came, too late
+    └── AbandonedError         nobody waits for the answer any more
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from __future__ import annotations
 from os import PathLike
 
 __all__ = [
+    "AbandonedError",
     "BodyTooLargeError",
     "ConfigError",
     "DeadlineExceededError",
@@ -243,3 +245,10 @@ class DeadlineExceededError(RequestError):
     def __init__(self, waited_s: float) -> None:
         self.waited_s = waited_s
         super().__init__(f"the deadline passed after {waited_s:.3f} s")
+
+
+class AbandonedError(RequestError):
+    """Whoever asked has left before there was an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody waits for the answer any more")

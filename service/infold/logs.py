@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
-__all__ = ["configure", "request_id"]
+__all__ = ["AccessLog", "configure", "request_id"]
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -35,6 +36,64 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(facts, default=str).decode()
+
+
+class AccessLog:
+    """One line an answer, in the form of every other line, at a tenth of what `logging` costs.
+
+    Lines of one turn of the event loop are written together.
+
+    Args:
+        name: The logger whose level and handler count.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+        self._lines: list[bytes] = []
+        self._second, self._time = 0, ""
+
+    def line(
+        self, method: str, path: str, status: int, seconds: float, sent_bytes: int, identity: str
+    ) -> None:
+        """Note an answer; from the event loop only."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._time = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        facts = {
+            "time": f"{self._time}.{int((now - second) * 1000):03d}Z",
+            "level": "info",
+            "logger": self._logger.name,
+            "event": "client left" if status == 499 else "request answered",
+            "request_id": identity,
+            "method": method,
+            "path": path,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "sent_bytes": sent_bytes,
+        }
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._lines.append(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _write(self) -> None:
+        text = b"".join(self._lines)
+        self._lines.clear()
+        stream = _stream()
+        if stream is not None:
+            stream.write(text.decode())
+            stream.flush()
+
+
+def _stream() -> TextIO | None:
+    """Where the root logger writes; None before `configure`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and isinstance(handler.formatter, JsonFormatter):
+            stream: TextIO = handler.stream
+            return stream
+    return None
 
 
 def configure(level: str) -> None:

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     repository: Annotated[Path, Field(description="The model repository that is served.")] = Path("models")
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    cache_dir: Annotated[
+        Path, Field(description="Where optimized graphs and measurements of loaded models are kept.")
+    ] = Path("~/.cache/infold")
     device: Annotated[Device, Field(description="`cpu`, `cuda` or `auto`.")] = Device.CPU
     log_level: Annotated[
         str,
@@ -39,6 +42,14 @@ class Settings(BaseSettings):
     drain_s: Annotated[
         float, Field(ge=0, description="Seconds that accepted requests are given after SIGTERM.")
     ] = 30.0
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """`cache_dir` with a leading `~` replaced; None for a user who has no home."""
+        try:
+            return self.cache_dir.expanduser()
+        except RuntimeError:
+            return None
 
     @classmethod
     def read(cls, **flags: Any) -> Self:

@@ -31,12 +31,21 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         max_rows = 8
         max_delay_s = 1
         capacity_rows = 64
+        join = "always"
+        preferred_rows = [4, 8]
+        pad_to = [8]
+        rows_are_independent = true
         [session]
         intra_op_threads = 2
+        runs = 3
+        wide = "never"
+        inline = "always"
         disabled_optimizers = ["ConvBNFusion"]
     """
     assert config(tmp_path, text) == ModelConfig(
-        "latest:2", Batching(8, 1.0, 64), SessionConfig(2, ("ConvBNFusion",))
+        "latest:2",
+        Batching(8, 1.0, 64, "always", (4, 8), (8,), rows_are_independent=True),
+        SessionConfig(2, 3, "never", "always", ("ConvBNFusion",)),
     )
 
 

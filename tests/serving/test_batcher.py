@@ -1,14 +1,27 @@
+"""Requests in, runs of a session out: who shares a run, who waits, who hears of what went wrong."""
+
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from infold.errors import DeadlineExceededError, InvalidInputError, QueueFullError, SessionError
-from infold.runtime import Batching
-from infold.serving import Batcher, SilentObserver
-from infold.tensors import Array, Tensors
+from infold.errors import (
+    AbandonedError,
+    DeadlineExceededError,
+    InvalidInputError,
+    QueueFullError,
+    SessionError,
+)
+from infold.runtime import Batching, Stop
+from infold.serving import Asked, Batcher, SilentObserver, Work, Workers, clock
+from infold.serving.plan import Plan
+from infold.tensors import Array, Signature, Tensors, TensorSpec
+
+F32 = np.dtype(np.float32)
+SIGNATURE = Signature((TensorSpec("x", F32, ("n",)),), (TensorSpec("y", F32, ("n",)),))
 
 
 class FakeModel:
@@ -16,25 +29,57 @@ class FakeModel:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.stops: list[Stop | None] = []
+        self.threads: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, tensors: Tensors, outputs: Sequence[str] | None) -> dict[str, Array]:
+    def __call__(
+        self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None
+    ) -> dict[str, Array]:
         self.gate.wait(5)
         x = tensors["x"]
         self.batches.append(len(x))
+        self.stops.append(stop)
+        self.threads.add(threading.current_thread().name)
         if (x == 13).any():
             raise SessionError("fake", "13 is poison")
         return {"y": x * 2}
 
 
-def batcher(model: FakeModel, **limits: float) -> Batcher:
-    chosen = Batching(**limits)  # type: ignore[arg-type]
-    return Batcher(("fake", 1), model, chosen, joinable=True, slots=1, observer=SilentObserver())
+@pytest.fixture
+def workers() -> Iterator[Workers[Any]]:
+    """One core, so that what comes second waits."""
+    made: Workers[Any] = Workers(1)
+    yield made
+    made.close()
 
 
-def row(*values: float) -> dict[str, Array]:
-    return {"x": np.array(values, np.float32)}
+def batcher(
+    workers: Workers[Any],
+    model: FakeModel,
+    plan: Plan | None = None,
+    wide: FakeModel | None = None,
+    **limits: Any,
+) -> Batcher:
+    chosen = Batching(**limits)
+    plan = plan or Plan(1, 1, join_rows=chosen.max_rows)
+    return Batcher(("fake", 1), SIGNATURE, model, chosen, plan, workers, SilentObserver(), wide)
+
+
+def row(*values: float) -> Work[Array]:
+    """A request, answered by its own output."""
+    return work(lambda: Asked({"x": np.array(values, np.float32)}))
+
+
+def work(decode: Any, *, is_cheap: bool = True) -> Work[Array]:
+    return Work(decode, lambda results: results["y"], is_cheap)
+
+
+async def begun(subject: Batcher) -> None:
+    """Let a worker take what waits."""
+    while subject.waiting_rows:
+        await asyncio.sleep(0.001)
 
 
 async def settle() -> None:
@@ -43,44 +88,46 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_requests_that_come_while_the_session_is_busy_share_its_next_run() -> None:
+async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(workers: Workers[Any]) -> None:
     """The first runs alone at once; the others form one batch behind it, and each gets its own rows."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(model)
-    first = asyncio.create_task(subject.submit(row(1), 1))
+    subject = batcher(workers, model)
+    first = asyncio.create_task(subject.answer(row(1)))
     await settle()
-    rest = [asyncio.create_task(subject.submit(row(*range(n, 2 * n)), n)) for n in (1, 2, 3)]
+    await begun(subject)
+    rest = [asyncio.create_task(subject.answer(row(*range(n, 2 * n)))) for n in (1, 2, 3)]
     await settle()
     model.gate.set()
-    assert (await first)["y"].tolist() == [2]
-    assert [(await task)["y"].tolist() for task in rest] == [[2], [4, 6], [6, 8, 10]]
+    assert (await first).tolist() == [2]
+    assert [(await task).tolist() for task in rest] == [[2], [4, 6], [6, 8, 10]]
     assert model.batches == [1, 6]
     await subject.close()
 
 
-async def test_one_bad_request_does_not_fail_its_neighbours() -> None:
+async def test_one_bad_request_does_not_fail_its_neighbours(workers: Workers[Any]) -> None:
     """A failed batch is run again one by one; only the culprit hears of it."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(model)
-    tasks = [asyncio.create_task(subject.submit(row(value), 1)) for value in (0, 1, 13, 2)]
+    subject = batcher(workers, model)
+    tasks = [asyncio.create_task(subject.answer(row(value))) for value in (0, 1, 13, 2)]
     await settle()
     model.gate.set()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(answers[2], SessionError)
-    assert [a["y"].item() for a in answers if isinstance(a, dict)] == [0, 2, 4]
+    assert [a.item() for a in answers if isinstance(a, np.ndarray)] == [0, 2, 4]
     await subject.close()
 
 
-async def test_a_request_that_is_given_up_leaves_the_queue() -> None:
+async def test_a_request_that_is_given_up_leaves_the_queue(workers: Workers[Any]) -> None:
     """A caller that has gone takes no place in a run."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(model)
-    busy = asyncio.create_task(subject.submit(row(1), 1))
+    subject = batcher(workers, model)
+    busy = asyncio.create_task(subject.answer(row(1)))
     await settle()
-    gone = asyncio.create_task(subject.submit(row(5, 6), 2))
+    await begun(subject)
+    gone = asyncio.create_task(subject.answer(row(5, 6)))
     await settle()
     gone.cancel()
     await settle()
@@ -91,41 +138,172 @@ async def test_a_request_that_is_given_up_leaves_the_queue() -> None:
     await subject.close()
 
 
-async def test_a_deadline_ends_the_wait_even_while_the_session_is_stuck() -> None:
+async def test_a_deadline_ends_the_wait_even_while_the_session_is_stuck(workers: Workers[Any]) -> None:
     """Nobody waits for ever behind a run that hangs."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(model)
-    busy = asyncio.create_task(subject.submit(row(1), 1))
+    subject = batcher(workers, model)
+    busy = asyncio.create_task(subject.answer(row(1)))
     await settle()
+    await begun(subject)
     with pytest.raises(DeadlineExceededError):
-        await subject.submit(row(2), 1, deadline=asyncio.get_running_loop().time() + 0.01)
+        await subject.answer(row(2), deadline=clock() + 0.01)
     model.gate.set()
     await busy
     await subject.close()
 
 
-async def test_the_queue_is_bounded_and_a_request_above_the_maximum_is_refused() -> None:
+async def test_the_queue_is_bounded_and_a_request_above_the_maximum_is_refused(
+    workers: Workers[Any],
+) -> None:
     """Too much at once is the caller's mistake, too much in all is the server's state."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(model, max_rows=4, capacity_rows=4)
+    subject = batcher(workers, model, max_rows=4, capacity_rows=4)
     with pytest.raises(InvalidInputError, match="at most 4"):
-        await subject.submit(row(*range(5)), 5)
-    tasks = [asyncio.create_task(subject.submit(row(1, 2, 3), 3)) for _ in range(2)]
+        await subject.answer(row(*range(5)))
+    first = asyncio.create_task(subject.answer(row(1, 2, 3)))
     await settle()
+    await begun(subject)
+    second = asyncio.create_task(subject.answer(row(1, 2, 3)))
+    await settle()
+    assert not subject.is_full
     with pytest.raises(QueueFullError):
-        await subject.submit(row(1, 2, 3), 3)
+        await subject.answer(row(1, 2, 3))
     model.gate.set()
-    await asyncio.gather(*tasks)
+    await asyncio.gather(first, second)
     await subject.close()
 
 
-async def test_closing_answers_what_was_accepted() -> None:
+async def test_closing_answers_what_was_accepted(workers: Workers[Any]) -> None:
     """Drain means finish, not drop."""
     model = FakeModel()
-    subject = batcher(model, max_delay_s=0.05)
-    tasks = [asyncio.create_task(subject.submit(row(value), 1)) for value in range(5)]
+    subject = batcher(workers, model, max_delay_s=0.05)
+    tasks = [asyncio.create_task(subject.answer(row(value))) for value in range(5)]
     await settle()
     await subject.close()
-    assert [(await task)["y"].item() for task in tasks] == [0, 2, 4, 6, 8]
+    assert [(await task).item() for task in tasks] == [0, 2, 4, 6, 8]
+
+
+async def test_what_is_quick_is_run_where_it_was_read(workers: Workers[Any]) -> None:
+    """Without another thread, up to the rows that were measured; more go to a worker."""
+    model = FakeModel()
+    subject = batcher(workers, model, Plan(1, 1, join_rows=64, inline_rows=2))
+    assert (await subject.answer(row(1, 2))).tolist() == [2, 4]
+    assert model.threads == {threading.current_thread().name}
+    assert (await subject.answer(row(1, 2, 3))).tolist() == [2, 4, 6]
+    assert len(model.threads) == 2
+    with pytest.raises(SessionError, match="poison"):
+        await subject.answer(row(13))
+    await subject.close()
+
+
+async def test_a_long_body_is_decoded_by_a_worker_and_still_shares_a_run(workers: Workers[Any]) -> None:
+    """What is read is known only then; a mistake in it is its sender's alone."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(workers, model)
+    where: set[str] = set()
+
+    def decode() -> Asked:
+        where.add(threading.current_thread().name)
+        return Asked({"x": np.array([4, 5], np.float32)})
+
+    def broken() -> Asked:
+        raise InvalidInputError("inputs[0].data[3]", "true is no FP32")
+
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    asked = [work(decode, is_cheap=False), work(broken, is_cheap=False), row(6)]
+    tasks = [asyncio.create_task(subject.answer(each)) for each in asked]
+    await settle()
+    model.gate.set()
+    first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, np.ndarray) and first.tolist() == [8, 10]
+    assert isinstance(third, np.ndarray) and third.tolist() == [12]
+    assert isinstance(second, InvalidInputError)
+    assert where == {"infold-worker-0"}
+    await busy
+    await subject.close()
+
+
+async def test_where_joining_does_not_pay_everyone_runs_alone(workers: Workers[Any]) -> None:
+    """Decoded, run and encoded in one go."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(workers, model, Plan(1, 1, join_rows=1))
+    tasks = [asyncio.create_task(subject.answer(row(value))) for value in (1, 2, 3)]
+    long = work(lambda: Asked({"x": np.array([4, 5], np.float32)}), is_cheap=False)
+    tasks.append(asyncio.create_task(subject.answer(long)))
+    await settle()
+    model.gate.set()
+    assert [(await task).tolist() for task in tasks] == [[2], [4], [6], [8, 10]]
+    assert model.batches == [1, 1, 1, 2]
+    await subject.close()
+
+
+async def test_a_request_that_is_alone_gets_all_cores(workers: Workers[Any]) -> None:
+    """The wide session runs it; once others wait, the narrow one runs them."""
+    narrow, wide = FakeModel(), FakeModel()
+    subject = batcher(workers, narrow, Plan(1, 1, wide_cores=1), wide)
+    assert (await subject.answer(row(1))).tolist() == [2]
+    assert (narrow.batches, wide.batches) == ([], [1])
+    wide.gate.clear()
+    first = asyncio.create_task(subject.answer(row(2)))
+    await settle()
+    await begun(subject)
+    rest = [asyncio.create_task(subject.answer(row(value))) for value in (3, 4)]
+    await settle()
+    wide.gate.set()
+    assert [(await task).tolist() for task in (first, *rest)] == [[4], [6], [8]]
+    assert len(wide.batches) >= 2
+    assert len(narrow.batches) >= 1
+    await subject.close()
+
+
+async def test_a_caller_that_leaves_ends_the_run_that_was_for_it_alone(workers: Workers[Any]) -> None:
+    """Its place in the queue goes too; a run that others wait for goes on."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(workers, model, Plan(1, 1))
+    leave = asyncio.Event()
+
+    async def left() -> None:
+        await leave.wait()
+
+    gone = asyncio.create_task(subject.answer(row(1), left=left))
+    await settle()
+    await begun(subject)
+    stays = asyncio.create_task(subject.answer(row(2)))
+    await settle()
+    leave.set()
+    with pytest.raises(AbandonedError):
+        await gone
+    model.gate.set()
+    assert (await stays).tolist() == [4]
+    first, second = model.stops
+    assert first is not None and first.native.terminate
+    assert second is not None and not second.native.terminate
+    await subject.close()
+
+
+async def test_runs_are_filled_up_to_the_sizes_that_repeat(workers: Workers[Any]) -> None:
+    """Whoever asked sees none of it."""
+    model = FakeModel()
+    subject = batcher(workers, model, pad_to=(4, 8))
+    assert (await subject.answer(row(1, 2, 3))).tolist() == [2, 4, 6]
+    assert (await subject.answer(row(*range(5)))).tolist() == [0, 2, 4, 6, 8]
+    assert (await subject.answer(row(*[7] * 20))).tolist() == [14] * 20
+    assert (await subject.answer(row())).tolist() == []
+    assert model.batches == [4, 8, 20, 0]
+    await subject.close()
+
+
+async def test_rows_that_are_independent_are_run_in_parts(workers: Workers[Any]) -> None:
+    """Only if the model's owner says so; see the refusal above."""
+    model = FakeModel()
+    subject = batcher(workers, model, max_rows=4, capacity_rows=8, rows_are_independent=True)
+    assert (await subject.answer(row(*range(10)))).tolist() == [2 * value for value in range(10)]
+    assert model.batches == [4, 4, 2]
+    await subject.close()

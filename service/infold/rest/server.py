@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -58,6 +59,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
@@ -97,5 +99,6 @@ async def _run(
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(service.models.models()) or "no models"
     announce(f"infold serves {names} on http://{shown}:{port} (docs at /docs)")
+    gc.freeze()  # what is loaded stays; looking through it again and again costs a few percent
     await server.serve([listener])
     await service.models.close()

@@ -5,6 +5,7 @@ Source: TensorFlow Serving RESTful API, "Predict API" and "Model status API".
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.codec import decode_array, encode_json, json_ready
+from infold.rest.cutting import cut
 from infold.serving import Servable, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -29,7 +31,10 @@ _columns = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _rows = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
+DATA_KEY = re.compile(rb'"(?:instances|inputs)"\s*:\s*\[')
+
+
+def decode_predict(body: bytes | bytearray, signature: Signature) -> tuple[dict[str, Array], bool]:
     """Read a predict request for a model.
 
     Returns:
@@ -39,13 +44,14 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
+    text = cut(body, DATA_KEY)
     try:
-        request = _requests.decode(body)
+        request = _requests.decode(text.text)
     except RecursionError:
         raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
         raise MalformedBodyError(f"not a predict request: {broken}") from None
-    instances, inputs = bytes(request.instances), bytes(request.inputs)
+    instances, inputs = text.raw(request.instances), text.raw(request.inputs)
     if bool(instances) == bool(inputs):
         raise MalformedBodyError("exactly one of 'instances' and 'inputs' must be given")
     tensors = _from_rows(instances, signature) if instances else _from_columns(inputs, signature)
@@ -58,7 +64,7 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
     return tensors, bool(instances)
 
 
-def _from_columns(raw: bytes, signature: Signature) -> dict[str, Array]:
+def _from_columns(raw: bytes | bytearray, signature: Signature) -> dict[str, Array]:
     if raw.lstrip()[:1] != b"{":
         spec = _only_input(signature, "inputs")
         return {spec.name: decode_array(raw, spec.dtype, "inputs")}
@@ -70,7 +76,10 @@ def _from_columns(raw: bytes, signature: Signature) -> dict[str, Array]:
     }
 
 
-def _from_rows(raw: bytes, signature: Signature) -> dict[str, Array]:
+def _from_rows(raw: bytes | bytearray, signature: Signature) -> dict[str, Array]:
+    if b"{" not in raw and raw.lstrip()[:1] == b"[":
+        spec = _only_input(signature, "instances")
+        return {spec.name: decode_array(raw, spec.dtype, "instances")}
     try:
         rows = _rows.decode(raw)
     except msgspec.MsgspecError:

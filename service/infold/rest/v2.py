@@ -1,11 +1,17 @@
-"""Open Inference Protocol v2: an infer request in JSON to tensors, and tensors to its response.
+"""Open Inference Protocol v2: an infer request to tensors, and tensors to its response.
 
-Source: open-inference-protocol, specification/protocol/inference_rest.md.
+Tensors come as JSON, as bytes behind a JSON header (the binary extension), or a
+request is nothing but the bytes of the only input. Each output goes back as its
+request wants it.
+
+Source: open-inference-protocol, specification/protocol/inference_rest.md; Triton's
+docs/protocol/extension_binary_data.md.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +19,20 @@ from typing import Any
 import msgspec
 
 from infold.errors import InvalidInputError, MalformedBodyError
+from infold.rest.binary import blob, open_shape, read_blob
 from infold.rest.codec import DATATYPES, DTYPES, decode_array, encode_json, json_ready
+from infold.rest.cutting import Body, cut
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
-__all__ = ["InferRequest", "decode_infer", "encode_infer", "metadata"]
+__all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer", "metadata"]
 
 MAX_TENSORS = 64
 MAX_ELEMENTS = 2**31
 MAX_ID_BYTES = 256
+MAX_HEADER_BYTES = 2**20
+# The HTTP header that says how much of a body is JSON.
+HEADER_LENGTH = "Inference-Header-Content-Length"
+DATA_KEY = re.compile(rb'"data"\s*:\s*\[')
 
 
 class _Envelope(msgspec.Struct):
@@ -34,7 +46,7 @@ class _Input(msgspec.Struct):
     name: str
     shape: list[Any]
     datatype: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"")
     parameters: dict[str, Any] | None = None
 
 
@@ -56,28 +68,97 @@ class InferRequest:
         tensors: Inputs by name, of the model's dtypes.
         outputs: Names wanted, in order; None means all.
         id: The caller's own id of it.
+        binary: Outputs wanted as bytes, by name.
+        is_binary: What an output that `binary` does not name comes as.
     """
 
     tensors: Tensors
     outputs: tuple[str, ...] | None = None
     id: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    binary: Mapping[str, bool] = field(default_factory=dict)
+    is_binary: bool = False
 
 
-def decode_infer(body: bytes, signature: Signature) -> InferRequest:
+@dataclass(frozen=True, slots=True, eq=False)
+class InferResponse:
+    """A body in parts, to be sent one after another.
+
+    Attributes:
+        parts: JSON first.
+        json_bytes: Length of the JSON where bytes follow it; None where it is all.
+    """
+
+    parts: list[bytes | memoryview]
+    json_bytes: int | None = None
+
+
+def decode_infer(
+    body: bytes | bytearray | memoryview, json_bytes: int | None, signature: Signature
+) -> InferRequest:
     """Read an infer request for a model.
+
+    Args:
+        body: All of it.
+        json_bytes: How much of it is JSON, as `HEADER_LENGTH` says; None for all, 0 for a
+            body that is the only input.
+        signature: The model's.
 
     Raises:
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
-    envelope = _decode(_envelopes, body, "request")
+    if json_bytes == 0:
+        return _only_input(memoryview(body), signature)
+    if json_bytes is None:
+        text = cut(bytes(body) if isinstance(body, memoryview) else body, DATA_KEY)
+        blobs = memoryview(b"")
+    else:
+        text, blobs = _parted(memoryview(body), json_bytes)
+    envelope = _decode(_envelopes, text.text, "request")
     if len(envelope.inputs) > MAX_TENSORS or len(envelope.outputs or ()) > MAX_TENSORS:
         raise MalformedBodyError(f"more than {MAX_TENSORS} inputs or outputs")
     if envelope.id is not None and len(envelope.id.encode()) > MAX_ID_BYTES:
         raise MalformedBodyError(f"id: longer than {MAX_ID_BYTES} bytes")
+    tensors, left = _tensors(envelope.inputs, text, blobs, signature)
+    if left:
+        raise MalformedBodyError(f"{left} bytes are left behind the last input")
+    outputs, binary = None, dict[str, bool]()
+    if envelope.outputs:
+        outputs, binary = _wanted(envelope.outputs, signature)
+    is_binary = _flag(envelope.parameters, "binary_data_output", "parameters")
+    return InferRequest(tensors, outputs, envelope.id, binary, bool(is_binary))
+
+
+def _parted(body: memoryview, json_bytes: int) -> tuple[Body, memoryview]:
+    if json_bytes > MAX_HEADER_BYTES:
+        raise MalformedBodyError(
+            f"{HEADER_LENGTH}: {json_bytes} exceeds the maximum allowed {MAX_HEADER_BYTES}"
+        )
+    if json_bytes > len(body):
+        raise MalformedBodyError(f"{HEADER_LENGTH}: {json_bytes}, but the body has {len(body)} bytes")
+    return Body(bytes(body[:json_bytes])), body[json_bytes:]
+
+
+def _only_input(body: memoryview, signature: Signature) -> InferRequest:
+    if len(signature.inputs) != 1:
+        known = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
+        raise InvalidInputError(
+            "body", f"the model has several inputs, send a header that names them: {known}"
+        )
+    (spec,) = signature.inputs
+    shape = open_shape(spec, len(body))
+    if spec.dtype.kind == "O":
+        size = len(body).to_bytes(4, "little")
+        body = memoryview(size + bytes(body))
+    return InferRequest({spec.name: read_blob(body, spec.dtype, shape, "body")}, is_binary=True)
+
+
+def _tensors(
+    raws: list[msgspec.Raw], text: Body, blobs: memoryview, signature: Signature
+) -> tuple[dict[str, Array], int]:
+    """All inputs by name, and how many bytes are left behind them."""
     tensors: dict[str, Array] = {}
-    for index, raw in enumerate(envelope.inputs):
+    for index, raw in enumerate(raws):
         place = f"inputs[{index}]"
         tensor = _decode(_inputs, bytes(raw), place)
         spec = signature.input(tensor.name)
@@ -88,18 +169,44 @@ def decode_infer(body: bytes, signature: Signature) -> InferRequest:
             )
         if tensor.name in tensors:
             raise InvalidInputError(f"{place}.name", f"'{tensor.name}' is given twice")
-        tensors[tensor.name] = _decode_tensor(tensor, spec, place)
+        elements = _checked_shape(tensor, spec, place)
+        size = (tensor.parameters or {}).get("binary_data_size")
+        if size is None:
+            tensors[tensor.name] = _from_json(text.raw(tensor.data), tensor.shape, elements, spec, place)
+        else:
+            taken = _taken(tensor, blobs, size, place)
+            tensors[tensor.name] = read_blob(taken, spec.dtype, tensor.shape, place)
+            blobs = blobs[size:]
+        if problem := spec.mismatch(tensors[tensor.name]):
+            raise InvalidInputError(f"{place}.shape", problem)
     for spec in signature.inputs:
         if spec.name not in tensors:
             raise InvalidInputError("inputs", f"'{spec.name}' is missing")
-    outputs = None
-    if envelope.outputs:
-        outputs = _wanted(envelope.outputs, signature)
-    return InferRequest(tensors, outputs, envelope.id, envelope.parameters or {})
+    return tensors, len(blobs)
 
 
-def _wanted(raws: list[msgspec.Raw], signature: Signature) -> tuple[str, ...]:
+def _taken(tensor: _Input, blobs: memoryview, size: Any, place: str) -> memoryview:
+    at = f"{place}.parameters.binary_data_size"
+    if type(size) is not int or size < 0:
+        raise InvalidInputError(at, f"{size!r} is no number of bytes")
+    if bytes(tensor.data):
+        raise InvalidInputError(place, "has both 'data' and 'binary_data_size'")
+    if size > len(blobs):
+        raise InvalidInputError(at, f"{size}, but the body has {len(blobs)} bytes left")
+    return blobs[:size]
+
+
+def _flag(parameters: Mapping[str, Any] | None, key: str, place: str) -> bool | None:
+    value = (parameters or {}).get(key)
+    if value is None or isinstance(value, bool):
+        return value
+    raise MalformedBodyError(f"{place}.{key}: must be true or false")
+
+
+def _wanted(raws: list[msgspec.Raw], signature: Signature) -> tuple[tuple[str, ...], dict[str, bool]]:
+    """Names in the order asked, and those that say how they come."""
     names: list[str] = []
+    binary: dict[str, bool] = {}
     for index, raw in enumerate(raws):
         place = f"outputs[{index}]"
         output = _decode(_outputs, bytes(raw), place)
@@ -111,10 +218,12 @@ def _wanted(raws: list[msgspec.Raw], signature: Signature) -> tuple[str, ...]:
         if output.name in names:
             raise InvalidInputError(f"{place}.name", f"'{output.name}' is asked for twice")
         names.append(output.name)
-    return tuple(names)
+        if (flag := _flag(output.parameters, "binary_data", f"{place}.parameters")) is not None:
+            binary[output.name] = flag
+    return tuple(names), binary
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes | bytearray, place: str) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as invalid:
@@ -128,11 +237,11 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any:
         raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
 
 
-def _decode_tensor(tensor: _Input, spec: TensorSpec, place: str) -> Array:
+def _checked_shape(tensor: _Input, spec: TensorSpec, place: str) -> int:
+    """Number of elements of an input whose datatype and shape make sense."""
     if tensor.datatype not in DTYPES:
         raise InvalidInputError(f"{place}.datatype", f"'{tensor.datatype}' is none of {', '.join(DTYPES)}")
-    dtype = DTYPES[tensor.datatype]
-    if dtype != spec.dtype:
+    if DTYPES[tensor.datatype] != spec.dtype:
         raise InvalidInputError(
             f"{place}.datatype", f"{tensor.datatype} given, the model takes {DATATYPES[spec.dtype]}"
         )
@@ -141,38 +250,48 @@ def _decode_tensor(tensor: _Input, spec: TensorSpec, place: str) -> Array:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length!r} is no integer")
         if length < 0:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length} is negative")
-    elements = math.prod(tensor.shape)
+    elements = int(math.prod(tensor.shape))
     if elements >= MAX_ELEMENTS:
         raise InvalidInputError(f"{place}.shape", f"{elements} elements are too many")
-    array = decode_array(bytes(tensor.data), dtype, f"{place}.data")
+    return elements
+
+
+def _from_json(
+    raw: bytes | bytearray, shape: list[int], elements: int, spec: TensorSpec, place: str
+) -> Array:
+    if not raw:
+        raise MalformedBodyError(f"{place}: Object missing required field `data`")
+    array = decode_array(raw, spec.dtype, f"{place}.data")
     if array.size != elements:
-        raise InvalidInputError(
-            f"{place}.data", f"{array.size} values given, shape {tensor.shape} takes {elements}"
-        )
+        raise InvalidInputError(f"{place}.data", f"{array.size} values given, shape {shape} takes {elements}")
     nested = list(array.shape)
-    if array.ndim > 1 and array.size and nested != tensor.shape:
-        raise InvalidInputError(f"{place}.data", f"nested as {nested}, but shape is {tensor.shape}")
-    shaped = array.reshape(tensor.shape)
-    if problem := spec.mismatch(shaped):
-        raise InvalidInputError(f"{place}.shape", problem)
-    return shaped
+    if array.ndim > 1 and array.size and nested != shape:
+        raise InvalidInputError(f"{place}.data", f"nested as {nested}, but shape is {shape}")
+    return array.reshape(shape)
 
 
-def encode_infer(model: str, version: int, request: InferRequest, results: Tensors) -> bytes:
-    """The response body, outputs in the order asked, data flat and row-major."""
+def encode_infer(model: str, version: int, request: InferRequest, results: Tensors) -> InferResponse:
+    """The response, outputs in the order asked, data flat and row-major."""
     content: dict[str, Any] = {"model_name": model, "model_version": str(version)}
     if request.id is not None:
         content["id"] = request.id
-    content["outputs"] = [
-        {
+    blobs: list[bytes | memoryview] = []
+    outputs = content["outputs"] = []
+    for name, array in results.items():
+        output: dict[str, Any] = {
             "name": name,
             "datatype": DATATYPES[array.dtype],
             "shape": list(array.shape),
-            "data": json_ready(array.reshape(-1)),
         }
-        for name, array in results.items()
-    ]
-    return encode_json(content)
+        if request.binary.get(name, request.is_binary):
+            data = blob(array)
+            output["parameters"] = {"binary_data_size": len(data)}
+            blobs.append(data)
+        else:
+            output["data"] = json_ready(array.reshape(-1))
+        outputs.append(output)
+    text = encode_json(content)
+    return InferResponse([text, *blobs], len(text) if blobs else None)
 
 
 def metadata(model: str, versions: list[int], signature: Signature) -> dict[str, Any]:

@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infold.errors import BodyTooLargeError, InfoldError, UnsupportedMediaError
-from infold.logs import request_id
+from infold.errors import (
+    AbandonedError,
+    BodyTooLargeError,
+    InfoldError,
+    MalformedBodyError,
+    UnsupportedMediaError,
+)
+from infold.logs import AccessLog, request_id
 from infold.rest.metrics import Metrics
 from infold.rest.problems import error_body, headers_of, status_of
 
-__all__ = ["ClientGone", "Edge", "Endpoint", "header", "read_body", "respond"]
+__all__ = ["Body", "ClientGone", "Edge", "Endpoint", "Reply", "header", "left", "read_body", "respond"]
 
-log = logging.getLogger("infold.access")
+log = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+JSON = b"application/json"
+# Parts of an answer that are smaller than this together are sent as one.
+JOINED_BYTES = 2**16
+# Tensors in a body begin where their type may be read; 64 is a cache line.
+ALIGNMENT = 64
+
+Headers = list[tuple[bytes, bytes]]
+Body = bytes | bytearray | memoryview
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody's error
-    """The client closed the connection before its request was complete."""
+    """The client closed the connection before its request was answered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """A 200 in parts, sent as they are.
+
+    Attributes:
+        parts: Of the body.
+        content_type: Of all of it.
+        headers: Beside content type and length.
+    """
+
+    parts: Sequence[bytes | memoryview]
+    content_type: bytes = JSON
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that name (lower case), or None."""
-    value = next((value for key, value in scope["headers"] if key == name), None)
-    return None if value is None else value.decode("latin-1")
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, tensors_at: int = 0) -> Body:
     """The whole body of a request.
+
+    Args:
+        scope: See ASGI.
+        receive: See ASGI.
+        limit_bytes: Most it may have.
+        tensors_at: Where in it tensors begin; that place is aligned for every type.
 
     Raises:
         BodyTooLargeError: It is, or says it is, above the limit; nothing more is read.
@@ -43,83 +82,155 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     encoding = header(scope, b"content-encoding")
     if encoding not in (None, "", "identity"):
         raise UnsupportedMediaError(f"content-encoding '{encoding}' is not served")
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+    text = header(scope, b"content-length")
+    declared = int(text) if text is not None and text.isascii() and text.isdigit() else None
+    if declared is not None and declared > limit_bytes:
         raise BodyTooLargeError(limit_bytes)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit_bytes:
+    message = await receive()
+    part = _part(message)
+    if not message.get("more_body", False):
+        if len(part) > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
-        parts.append(part)
+        return part
+    if declared is None:
+        return await _read_undeclared(receive, limit_bytes, part)
+    return await _read_declared(receive, declared, part, tensors_at)
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    part: bytes = message.get("body", b"")
+    return part
+
+
+async def _read_declared(receive: Receive, size: int, part: bytes, tensors_at: int) -> Body:
+    """Each part goes where it belongs as it comes, and nothing is joined in the end."""
+    lead = -tensors_at % ALIGNMENT if tensors_at else 0
+    body = bytearray(lead + size)
+    target = memoryview(body)
+    end = lead
+    while True:
+        start, end = end, end + len(part)
+        if end > len(body):
+            raise MalformedBodyError("the body is longer than its content-length")
+        target[start:end] = part
+        if end == len(body):
+            return target[lead:] if tensors_at else body
+        part = _part(await receive())
+        if not part and end < len(body):
+            # uvicorn sends an empty last part; a body that ends early has lost its client
+            raise ClientGone
+
+
+async def _read_undeclared(receive: Receive, limit_bytes: int, part: bytes) -> Body:
+    body = bytearray(part)
+    while True:
+        if len(body) > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        message = await receive()
+        body += _part(message)
         if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            if len(body) > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            return body
+
+
+async def left(receive: Receive) -> None:
+    """Return once the client has closed the connection; for a request whose body is read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def respond(
     send: Send,
     status: int,
-    body: bytes,
-    *,
-    content_type: bytes = b"application/json",
-    headers: list[tuple[bytes, bytes]] | None = None,
-) -> None:
-    """Send a whole answer."""
-    start: Message = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", content_type),
-            (b"content-length", str(len(body)).encode()),
-            *(headers or ()),
-        ],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+    parts: Sequence[bytes | memoryview],
+    content_type: bytes = JSON,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> int:
+    """Send a whole answer and return the length of its body."""
+    size = sum(map(len, parts))
+    if len(parts) > 1 and size <= JOINED_BYTES:
+        parts = (b"".join(parts),)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % size),
+                *headers,
+            ],
+        }
+    )
+    last = len(parts) - 1
+    for index, part in enumerate(parts):
+        await send({"type": "http.response.body", "body": part, "more_body": index < last})
+    return size
 
 
 class Endpoint:
-    """An ASGI endpoint from a function that returns a body; known errors become their answers.
+    """An endpoint from a function that returns a reply; known errors become their answers.
 
     Args:
-        path: The route's pattern, for metrics.
-        answer: Returns the body of a 200, or raises.
+        route: Its pattern, for metrics.
+        path: Matches the paths it serves; its groups are the function's first arguments.
+        answer: Returns the reply, or raises.
     """
 
-    def __init__(self, path: str, answer: Callable[[Scope, Receive], Awaitable[bytes]]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        route: str,
+        path: re.Pattern[str],
+        answer: Callable[[str, str | None, Scope, Receive], Awaitable[Reply]],
+    ) -> None:
+        self.route = route
+        self.path = path
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        scope["infold.route"] = self._path
+        """See ASGI; for a router, where this app is mounted below another one."""
+        found = scope["path_params"]
+        await self.serve(found["model"], found.get("version"), scope, receive, send, [])
+
+    async def serve(
+        self, model: str, version: str | None, scope: Scope, receive: Receive, send: Send, headers: Headers
+    ) -> tuple[int, int]:
+        """Answer, and return status and length of the body; 499 where nobody was left to answer."""
         try:
-            body = await self._answer(scope, receive)
+            reply = await self._answer(model, version, scope, receive)
         except InfoldError as failure:
             status = status_of(failure)
             if status >= 500 and status not in (503, 504):
                 log.error("request failed", exc_info=failure)
-            headers = headers_of(failure)
+            headers += headers_of(failure)
             if isinstance(failure, BodyTooLargeError):
                 headers.append((b"connection", b"close"))  # the rest of the body is not read
-            await respond(send, status, error_body(str(failure)), headers=headers)
-        except ClientGone:
-            return
-        else:
-            await respond(send, 200, body)
+            return status, await respond(send, status, (error_body(str(failure)),), headers=headers)
+        except (ClientGone, AbandonedError):
+            return 499, 0
+        return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
 
 
 class Edge:
-    """The outermost layer: request id, access line, metrics, and an answer to what nobody caught."""
+    """The outermost layer: request id, access line, metrics, and an answer to what nobody caught.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Requests that carry tensors go straight to their endpoint; the app behind serves the rest.
+
+    Args:
+        app: Serves what no endpoint does.
+        metrics: Told of each answer.
+        endpoints: For POST.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Sequence[Endpoint] = ()) -> None:
         self._app = app
         self._metrics = metrics
+        self._endpoints = endpoints
+        self._access = AccessLog("infold.access")
+        self._prefix = os.urandom(10).hex()
+        self._count = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -127,44 +238,63 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = header(scope, b"x-request-id")
-        identity = given if given and SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        method, path = scope["method"], scope["path"]
+        identity = self._identity(scope)
         token = request_id.set(identity)
-        status, sent_bytes = 0, 0
-
-        async def send_on(message: Message) -> None:
-            nonlocal status, sent_bytes
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
-            else:
-                sent_bytes += len(message.get("body", b""))
-            await send(message)
-
+        answer = _Answer(send, (b"x-request-id", identity.encode()))
+        route = "unmatched"
         try:
-            await self._app(scope, receive, send_on)
+            endpoint, found = self._find(method, path)
+            if endpoint is None or found is None:
+                await self._app(scope, receive, answer.send)
+                route = str(getattr(scope.get("route"), "path", route))
+            else:
+                route = endpoint.route
+                answer.status, answer.sent_bytes = await endpoint.serve(
+                    found[1], found[2], scope, receive, send, [answer.identity]
+                )
         except Exception:
             log.exception("request failed")
-            if status == 0:
+            if answer.status == 0:
                 text = f"internal error; the server's log has it under request id {identity}"
-                await respond(send_on, 500, error_body(text))
+                await respond(answer.send, 500, (error_body(text),))
         finally:
-            seconds = time.perf_counter() - started
-            route = _route(scope)
-            self._metrics.answered(route, scope["method"], status or 499, seconds)
-            log.info(
-                "request answered" if status else "client left",
-                extra={
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status or 499,
-                    "seconds": round(seconds, 6),
-                    "sent_bytes": sent_bytes,
-                },
-            )
+            status, seconds = answer.status or 499, time.perf_counter() - started
+            self._metrics.answered(route, method, status, seconds)
+            self._access.line(method, path, status, seconds, answer.sent_bytes, identity)
             request_id.reset(token)
 
+    def _identity(self, scope: Scope) -> str:
+        """The request's id: the caller's own if it is sane, else one that never comes again."""
+        given = header(scope, b"x-request-id")
+        if given and SANE_ID.fullmatch(given):
+            return given
+        return f"{self._prefix}{next(self._count):012x}"
 
-def _route(scope: Scope) -> str:
-    """The route's pattern, so that labels stay few whatever paths are asked for."""
-    return str(scope.get("infold.route") or getattr(scope.get("route"), "path", "unmatched"))
+    def _find(self, method: str, path: str) -> tuple[Endpoint | None, re.Match[str] | None]:
+        if method == "POST":
+            for endpoint in self._endpoints:
+                if found := endpoint.path.fullmatch(path):
+                    return endpoint, found
+        return None, None
+
+
+class _Answer:
+    """Adds the request's id to an answer of the app behind, and remembers what was sent."""
+
+    __slots__ = ("_send", "identity", "sent_bytes", "status")
+
+    def __init__(self, send: Send, identity: tuple[bytes, bytes]) -> None:
+        self._send = send
+        self.identity = identity
+        self.status = 0
+        self.sent_bytes = 0
+
+    async def send(self, message: Message) -> None:
+        """See ASGI."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self.identity]
+        else:
+            self.sent_bytes += len(message.get("body", b""))
+        await self._send(message)

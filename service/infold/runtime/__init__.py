@@ -16,18 +16,23 @@ from infold.runtime.model_config import (
     add_disabled_optimizers,
     read_config,
 )
-from infold.runtime.options import Device, Placement, available_cores, choose_device
+from infold.runtime.options import Device, Placement, RunOptions, available_cores, choose_device
+from infold.runtime.prepared import Cache, Prepared
 from infold.runtime.probe import Run, run_isolated
-from infold.runtime.session import Session, versions
+from infold.runtime.session import Session, Stop, versions
 
 __all__ = [
     "Batching",
+    "Cache",
     "Device",
     "ModelConfig",
     "Placement",
+    "Prepared",
     "Run",
+    "RunOptions",
     "Session",
     "SessionConfig",
+    "Stop",
     "add_disabled_optimizers",
     "available_cores",
     "choose_device",

@@ -17,6 +17,8 @@ from infold.errors import ConfigError
 
 __all__ = ["Batching", "ModelConfig", "SessionConfig", "add_disabled_optimizers", "read_config"]
 
+CHOICES = ("auto", "always", "never")
+
 Section = TypeVar("Section", "Batching", "SessionConfig")
 
 
@@ -28,11 +30,19 @@ class Batching:
         max_rows: Most rows in one run; 1 switches batching off.
         max_delay_s: How long the oldest request may wait for company, in seconds.
         capacity_rows: Most rows that may wait; beyond that callers are refused.
+        join: `auto` joins requests as far as a measurement says that it pays; `always`, `never`.
+        preferred_rows: Numbers of rows at which a run is not delayed any more.
+        pad_to: Numbers of rows that a run is filled up to with copies, so that shapes repeat.
+        rows_are_independent: A request of more than `max_rows` rows is run in parts.
     """
 
     max_rows: int = 64
     max_delay_s: float = 0.0
     capacity_rows: int = 256
+    join: str = "auto"
+    preferred_rows: tuple[int, ...] = ()
+    pad_to: tuple[int, ...] = ()
+    rows_are_independent: bool = False
 
     def problem(self) -> tuple[str, str] | None:
         """The first key that makes no sense, and why, or None."""
@@ -42,6 +52,11 @@ class Batching:
             return "max_delay_s", f"{self.max_delay_s} is not between 0 and 60 seconds"
         if self.capacity_rows < self.max_rows:
             return "capacity_rows", f"{self.capacity_rows} is less than max_rows = {self.max_rows}"
+        if self.join not in CHOICES:
+            return "join", f"'{self.join}' is none of {', '.join(CHOICES)}"
+        for key, rows in (("preferred_rows", self.preferred_rows), ("pad_to", self.pad_to)):
+            if any(not 1 <= each <= self.max_rows for each in rows):
+                return key, f"{list(rows)} are not all between 1 and max_rows = {self.max_rows}"
         return None
 
 
@@ -50,17 +65,28 @@ class SessionConfig:
     """How onnxruntime runs the model.
 
     Attributes:
-        intra_op_threads: Threads inside one run; 0 means all cores that may be used.
+        intra_op_threads: Threads inside one run; 0 leaves it to the plan, which takes 1.
+        runs: Runs at once; 0 means as many as the cores allow.
+        wide: `auto` gives a request that is alone all cores where that is faster; `always`, `never`.
+        inline: `auto` runs on the event loop what is over in 0.15 ms; `always`, `never`.
         disabled_optimizers: Graph optimizers of onnxruntime to leave out, by name.
     """
 
     intra_op_threads: int = 0
+    runs: int = 0
+    wide: str = "auto"
+    inline: str = "auto"
     disabled_optimizers: tuple[str, ...] = ()
 
     def problem(self) -> tuple[str, str] | None:
         """The first key that makes no sense, and why, or None."""
         if not 0 <= self.intra_op_threads <= 1024:
             return "intra_op_threads", f"{self.intra_op_threads} is not between 0 and 1024"
+        if not 0 <= self.runs <= 1024:
+            return "runs", f"{self.runs} is not between 0 and 1024"
+        for key, value in (("wide", self.wide), ("inline", self.inline)):
+            if value not in CHOICES:
+                return key, f"'{value}' is none of {', '.join(CHOICES)}"
         return None
 
 
@@ -137,28 +163,35 @@ def _names(of: type) -> list[str]:
 def _section(current: Section, table: Any, place: str) -> Section:
     if not isinstance(table, dict):
         raise ConfigError(place, "must be a table")
+    types = {each.name: str(each.type) for each in fields(current)}
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _names(type(current)):
             raise ConfigError(f"{place}.{key}", f"unknown; known are {', '.join(_names(type(current)))}")
-        changes[key] = _typed(value, getattr(current, key), f"{place}.{key}")
+        changes[key] = _typed(value, types[key], f"{place}.{key}")
     changed = replace(current, **changes)
     if problem := changed.problem():
         raise ConfigError(f"{place}.{problem[0]}", problem[1])
     return changed
 
 
-def _typed(value: Any, like: Any, place: str) -> Any:
-    """The value in the type of the default it replaces."""
-    if isinstance(like, tuple):
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+def _typed(value: Any, wanted: str, place: str) -> Any:
+    """The value in the type that its field is annotated with."""
+    if wanted.startswith("tuple"):
+        inner, words = (int, "whole numbers") if "int" in wanted else (str, "strings")
+        if isinstance(value, list) and all(type(each) is inner for each in value):
             return tuple(value)
-        raise ConfigError(place, "must be a list of strings")
+        raise ConfigError(place, f"must be a list of {words}")
+    simple = {"bool": (bool, "true or false"), "str": (str, "a string"), "int": (int, "a whole number")}
+    if wanted in simple:
+        kind, words = simple[wanted]
+        if type(value) is kind:
+            return value
+        if wanted != "int" or isinstance(value, float):
+            raise ConfigError(place, f"must be {words}, not {value!r}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(place, f"must be a number, not {value!r}")
-    if isinstance(like, int) and not isinstance(value, int):
-        raise ConfigError(place, f"must be a whole number, not {value!r}")
-    return type(like)(value)
+    return float(value)
 
 
 def _versions(value: Any, place: str) -> str | tuple[int, ...]:

@@ -58,6 +58,9 @@ class RunOptions:
         intra_op_threads: Threads inside one run; 0 means all cores that may be used.
         disabled_optimizers: Graph optimizers of onnxruntime to leave out, by name.
         profile_prefix: Where a profile of the runs goes; None writes none.
+        keeps_memory: False gives memory back after each run, for shapes that vary.
+        write_to: Where the optimized graph is written; None writes none.
+        weights_name: File beside it for the weights.
     """
 
     placement: Placement = field(default=Placement(Device.CPU, "asked for"))
@@ -65,6 +68,9 @@ class RunOptions:
     intra_op_threads: int = 0
     disabled_optimizers: tuple[str, ...] = ()
     profile_prefix: str | None = None
+    keeps_memory: bool = True
+    write_to: Path | None = None
+    weights_name: str = ""
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -178,6 +184,11 @@ def session_options(options: RunOptions) -> Any:
     # Threads may spin while a run lasts, which keeps latency low, but not between runs.
     native.add_session_config_entry("session.force_spinning_stop", "1")
     native.log_severity_level = FATAL
+    native.enable_cpu_mem_arena = native.enable_mem_pattern = options.keeps_memory
+    if options.write_to is not None:
+        native.optimized_model_filepath = str(options.write_to)
+        for key, value in (("file_name", options.weights_name), ("min_size_in_bytes", "1024")):
+            native.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
     if options.profile_prefix is not None:
         native.enable_profiling = True
         native.profile_file_prefix = options.profile_prefix

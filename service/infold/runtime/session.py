@@ -16,7 +16,7 @@ from infold.runtime.options import CUDA, RunOptions, session_options
 from infold.runtime.ort import onnxruntime
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
-__all__ = ["Session", "versions"]
+__all__ = ["Session", "Stop", "versions"]
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "tensor(bool)": np.dtype(np.bool_),
@@ -47,6 +47,17 @@ def versions() -> dict[str, str]:
     return {"onnxruntime": str(onnxruntime().__version__), "numpy": np.__version__}
 
 
+class Stop:
+    """A switch that ends a run between two of its nodes."""
+
+    def __init__(self) -> None:
+        self.native = onnxruntime().RunOptions()
+
+    def set(self) -> None:
+        """End the run that was given this switch; it fails."""
+        self.native.terminate = True
+
+
 class Session:
     """A graph that onnxruntime has loaded; safe to run from several threads at once.
 
@@ -56,7 +67,12 @@ class Session:
     """
 
     def __init__(
-        self, path: Path, options: RunOptions | None = None, *, external_folder: Path | None = None
+        self,
+        path: Path,
+        options: RunOptions | None = None,
+        *,
+        external_folder: Path | None = None,
+        shown_as: Path | None = None,
     ) -> None:
         """Load the graph.
 
@@ -64,13 +80,14 @@ class Session:
             path: An ONNX file.
             options: How to run it; by default on the CPU with every optimization.
             external_folder: Where external data lies; by default beside the file.
+            shown_as: The file to name in errors; by default the same.
 
         Raises:
             SessionError: onnxruntime refuses the file.
             DeviceError: It loads, but not on the device that was asked for.
             RuntimeMissingError: No onnxruntime is installed.
         """
-        self.path = path
+        self.path = shown_as or path
         options = options or RunOptions()
         provider = options.placement.provider
         chosen = [provider] if provider != CUDA else [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
@@ -89,7 +106,7 @@ class Session:
                 disabled_optimizers=list(options.disabled_optimizers) or None,
             )
         except Exception as failure:
-            raise _translated(path, failure) from failure
+            raise _translated(self.path, failure) from failure
         if self._native.get_providers()[:1] != [provider]:
             raise DeviceError(str(options.placement.device), f"onnxruntime loaded {path} on the CPU instead")
         self.signature = Signature(
@@ -97,28 +114,32 @@ class Session:
             tuple(_spec(path, value) for value in self._native.get_outputs()),
         )
         self.left_on_cpu: tuple[str, ...] = ()
+        self._output_names = [spec.name for spec in self.signature.outputs]
 
     @property
     def provider(self) -> str:
         """Onnxruntime's name of the device it runs on."""
         return str(self._native.get_providers()[0])
 
-    def run(self, tensors: Tensors, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, tensors: Tensors, outputs: Sequence[str] | None = None, stop: Stop | None = None
+    ) -> dict[str, Array]:
         """Run the graph.
 
         Args:
             tensors: All inputs, as the signature says.
             outputs: Names of the outputs wanted; None means all.
+            stop: Ends the run early, from another thread.
 
         Returns:
             The outputs by name, in the order asked.
 
         Raises:
-            SessionError: onnxruntime failed.
+            SessionError: onnxruntime failed, or was stopped.
         """
-        names = [spec.name for spec in self.signature.outputs] if outputs is None else list(outputs)
+        names = self._output_names if outputs is None else list(outputs)
         try:
-            results = self._native.run(names, dict(tensors))
+            results = self._native.run(names, dict(tensors), None if stop is None else stop.native)
         except Exception as failure:
             raise _translated(self.path, failure) from failure
         return dict(zip(names, results, strict=True))

@@ -12,8 +12,11 @@ from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.versions import Load, Unload, plan
+from infold.serving.work import Asked, Work
+from infold.serving.workers import Workers, clock
 
 __all__ = [
+    "Asked",
     "BatchQueue",
     "Batcher",
     "Load",
@@ -26,5 +29,8 @@ __all__ = [
     "State",
     "Ticket",
     "Unload",
+    "Work",
+    "Workers",
+    "clock",
     "plan",
 ]

@@ -8,7 +8,7 @@ within a key.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,14 +45,23 @@ class BatchQueue(Generic[Payload]):
         max_rows: Most rows in a batch.
         max_delay_s: How long the oldest request may wait for company.
         capacity_rows: Most rows that may wait.
+        preferred_rows: Numbers of rows at which a batch is due at once.
     """
 
-    def __init__(self, max_rows: int, max_delay_s: float, capacity_rows: int) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        max_delay_s: float,
+        capacity_rows: int,
+        preferred_rows: Collection[int] = (),
+    ) -> None:
         self.max_rows = max_rows
         self.max_delay_s = max_delay_s
         self.capacity_rows = capacity_rows
+        self.preferred_rows = frozenset(preferred_rows)
         self._waiting: OrderedDict[int, Ticket[Payload]] = OrderedDict()
         self._rows_by_key: dict[Hashable, int] = {}
+        self._rows = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -60,7 +69,12 @@ class BatchQueue(Generic[Payload]):
     @property
     def rows(self) -> int:
         """Rows that wait."""
-        return sum(self._rows_by_key.values())
+        return self._rows
+
+    @property
+    def oldest(self) -> float | None:
+        """When the request came that has waited longest; None while nothing waits."""
+        return next(iter(self._waiting.values())).arrived if self._waiting else None
 
     def offer(self, ticket: Ticket[Payload]) -> None:
         """Let a request wait.
@@ -71,6 +85,7 @@ class BatchQueue(Generic[Payload]):
         if self._waiting and self.rows + ticket.rows > self.capacity_rows:
             raise QueueFullError(self.capacity_rows)
         self._waiting[id(ticket)] = ticket
+        self._rows += ticket.rows
         self._rows_by_key[ticket.key] = self._rows_by_key.get(ticket.key, 0) + ticket.rows
 
     def withdraw(self, ticket: Ticket[Payload]) -> bool:
@@ -85,7 +100,8 @@ class BatchQueue(Generic[Payload]):
         if not self._waiting:
             return None
         oldest = next(iter(self._waiting.values()))
-        if self._rows_by_key.get(oldest.key, 0) >= self.max_rows:
+        rows = self._rows_by_key.get(oldest.key, 0)
+        if rows >= self.max_rows or rows in self.preferred_rows:
             return oldest.arrived
         return oldest.arrived + self.max_delay_s
 
@@ -117,6 +133,7 @@ class BatchQueue(Generic[Payload]):
         return batch, expired
 
     def _forget(self, ticket: Ticket[Payload]) -> None:
+        self._rows -= ticket.rows
         left = self._rows_by_key.get(ticket.key, 0) - ticket.rows
         if left:
             self._rows_by_key[ticket.key] = left

@@ -1,200 +1,334 @@
-"""The asyncio shell around the batch queue: requests in, runs of a session out.
+"""From a request to its answer: where it is decoded, joined with others, run and encoded.
 
-A batch is cut only when a slot of the session is free. So batches form exactly
-while the session is busy: nobody waits while it is idle, and under load it runs
-full ones.
+Three ways, chosen by the model's plan. What is over sooner than another thread
+would have begun is done on the event loop. What is not worth joining is decoded,
+run and encoded in one go by a worker. The rest waits in a queue until cores are
+free and then runs together: batches form exactly while all cores are busy, and
+nobody waits while one is idle.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
-from infold.errors import DeadlineExceededError, InvalidInputError, SessionError
-from infold.runtime import Batching
+from infold.errors import (
+    AbandonedError,
+    DeadlineExceededError,
+    InfoldError,
+    InvalidInputError,
+    SessionError,
+)
+from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.events import Observer
-from infold.tensors import Array, Tensors
+from infold.serving.inline import InlineRuns
+from infold.serving.joining import common_rows, joined, padded_rows, parts, split
+from infold.serving.plan import Plan
+from infold.serving.work import Asked, Work
+from infold.serving.workers import Workers, clock
+from infold.tensors import Array, Signature, Tensors
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "Left", "RunFunction"]
 
-RunFunction = Callable[[Tensors, Sequence[str] | None], dict[str, Array]]
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+RunFunction = Callable[[Tensors, Sequence[str] | None, Stop | None], dict[str, Array]]
+# Returns once whoever asked has left.
+Left = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    tensors: Tensors
-    outputs: Sequence[str] | None
-    answer: asyncio.Future[dict[str, Array]]
+    """A request between its arrival and its answer.
+
+    Attributes:
+        asked: None until it is decoded.
+        run: Switch of the run it is in, with everyone who waits for that.
+        is_given_up: Nobody waits for it any more.
+        is_answered: A worker has answered it.
+    """
+
+    work: Work[Any]
+    answer: asyncio.Future[Any]
+    asked: Asked | None = None
+    rows: int = 1
+    arrived: float = 0.0
+    run: _Run | None = None
+    is_given_up: bool = False
+    is_answered: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    calls: list[_Call]
+    stop: Stop = field(default_factory=Stop)
 
 
 class Batcher:
-    """Joins requests into runs of one session.
+    """Answers requests with the sessions of one model.
 
     Args:
         name: Model and version, for the observer.
-        run: Runs tensors; called in a worker thread.
+        signature: The model's inputs and outputs.
+        run: Runs tensors on the plan's cores; called in a worker, or on the event loop.
         batching: How requests share a run.
-        joinable: False runs every request by itself.
-        slots: Runs that may be under way at once.
-        observer: Told of every run.
+        plan: What to run with.
+        workers: Threads shared with other models.
+        observer: Told of every run, on the event loop.
+        run_wide: Runs tensors on all cores.
     """
 
     def __init__(
         self,
         name: tuple[str, int],
+        signature: Signature,
         run: RunFunction,
         batching: Batching,
-        *,
-        joinable: bool,
-        slots: int,
+        plan: Plan,
+        workers: Workers[_Call],
         observer: Observer,
+        run_wide: RunFunction | None = None,
     ) -> None:
         self._name = name
-        self._run = run
-        self._max_rows = batching.max_rows
-        self._joinable = joinable
-        self._queue: BatchQueue[_Call] = BatchQueue(
-            batching.max_rows if joinable else 1,
-            batching.max_delay_s if joinable else 0.0,
-            batching.capacity_rows,
-        )
-        self._free_slots = slots
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"infold-{name[0]}")
+        self._signature = signature
+        self._run, self._run_wide = run, run_wide
+        self._batching = batching
+        self._plan = plan
+        self._workers = workers
         self._observer = observer
-        self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._inline = InlineRuns(plan.inline_rows, run)
+        self._joins = signature.is_batched and plan.join_rows > 1
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._queue: BatchQueue[_Call] = BatchQueue(
+            plan.join_rows if self._joins else 1,
+            batching.max_delay_s if self._joins else 0.0,
+            batching.capacity_rows,
+            batching.preferred_rows,
+        )
+        wide_cores = plan.wide_cores if run_wide is not None else 0
+        self._running = workers.add(
+            self._queue, self._execute, cores=plan.cores, runs=plan.runs, wide_cores=wide_cores
+        )
+        self._undecoded: BatchQueue[_Call] = BatchQueue(1, 0.0, batching.capacity_rows)
+        self._decoding = workers.add(self._undecoded, self._decode, runs=workers.cores)
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the queue."""
-        return self._queue.rows
+        """Rows in the queue; a request that is not decoded yet counts as one."""
+        return self._queue.rows + self._undecoded.rows
 
-    async def submit(
-        self,
-        tensors: Tensors,
-        rows: int,
-        outputs: Sequence[str] | None = None,
-        deadline: float | None = None,
-    ) -> dict[str, Array]:
-        """Wait for a turn and return the answer; leaving early gives the place up.
+    @property
+    def is_full(self) -> bool:
+        """Whoever comes now will be refused."""
+        return self.waiting_rows >= self._batching.capacity_rows
+
+    async def answer(
+        self, work: Work[Answer], deadline: float | None = None, left: Left | None = None
+    ) -> Answer:
+        """Answer a request; leaving early gives its place up.
+
+        Args:
+            work: The request.
+            deadline: Latest time for the answer, in seconds of `clock`.
+            left: Returns once nobody waits for the answer any more.
 
         Raises:
-            InvalidInputError: More rows than one run may have.
+            AbandonedError: Nobody does.
+            InvalidInputError: It does not fit the model, or has more rows than one run may have.
             QueueFullError: No room to wait.
             DeadlineExceededError: The answer did not come in time.
             SessionError: The run failed for this request alone.
         """
-        if self._joinable and rows > self._max_rows:
-            raise InvalidInputError(
-                "inputs", f"{rows} rows given, one request takes at most {self._max_rows}"
-            )
-        loop = asyncio.get_running_loop()
-        call = _Call(tensors, outputs, loop.create_future())
-        key = _key(tensors, outputs)
-        ticket = Ticket(call, rows if self._joinable else 1, key, loop.time(), deadline)
-        self._queue.offer(ticket)
-        self._pump()
+        asked, rows = None, 1
+        if work.is_cheap:
+            asked = work.decode()
+            rows = self._checked(asked)
+            if self._inline.allows(rows) and (results := self._run_here(asked, rows)) is not None:
+                return work.encode(results)
+        call = _Call(work, self._loop.create_future(), asked, rows, clock())
+        if asked is None and self._joins:
+            lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
+        else:
+            lane, ticket = self._running, self._ticket(call, deadline)
+        self._workers.offer(lane, ticket)
+        self._pending.add(call.answer)
+        watch = None if left is None else self._watch(left, call.answer)
         try:
             async with asyncio.timeout_at(deadline):
-                return await call.answer
+                answer: Answer = await call.answer
+                return answer
         except TimeoutError as late:
-            raise DeadlineExceededError(loop.time() - ticket.arrived) from late
+            raise DeadlineExceededError(clock() - call.arrived) from late
         finally:
-            self._queue.withdraw(ticket)
+            if watch is not None:
+                watch.cancel()
+            self._pending.discard(call.answer)
+            if not call.is_answered:
+                self._give_up(call, ticket)
 
     async def close(self) -> None:
-        """Finish what waits and what runs, then end the worker threads."""
-        while self._running or len(self._queue):
-            self._pump()
-            await asyncio.gather(*self._running, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._threads.shutdown(wait=False)
+        """Finish what waits and what runs."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+            await asyncio.sleep(0)
+        self._inline.close()
+        self._workers.remove(self._running)
+        self._workers.remove(self._decoding)
 
-    def _pump(self) -> None:
-        """Start every run that is due and for which there is a slot."""
-        loop = asyncio.get_running_loop()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._free_slots:
-            now = loop.time()
-            batch, _ = self._queue.take(now)  # who has expired is told by the timeout in submit
-            if not batch:
-                due = self._queue.due()
-                if due is not None:
-                    self._timer = loop.call_at(due, self._pump)
-                return
-            for ticket in batch:
-                self._observer.waited(*self._name, now - ticket.arrived)
-            self._free_slots -= 1
-            task = loop.create_task(self._serve(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+    # -- on the event loop ------------------------------------------------------------------------
 
-    async def _serve(self, batch: list[Ticket[_Call]]) -> None:
-        try:
-            try:
-                await self._run_together(batch)
-            except SessionError as failure:
-                if len(batch) == 1:
-                    _fail(batch[0], failure)
-                    return
-                self._observer.batch_failed(*self._name, len(batch))
-                for ticket in batch:  # one bad request must not fail its neighbours
-                    try:
-                        await self._run_together([ticket])
-                    except SessionError as own:
-                        _fail(ticket, own)
-        except BaseException as failure:
-            for ticket in batch:
-                _fail(ticket, failure)
-            raise
-        finally:
-            self._free_slots += 1
-            self._pump()
+    def _run_here(self, asked: Asked, rows: int) -> dict[str, Array] | None:
+        began = time.perf_counter()
+        results = self._inline.run(asked.tensors, asked.outputs)
+        seconds = time.perf_counter() - began
+        if self._inline.is_over:
+            log.warning("runs moved off the event loop", extra={"model": self._name[0], "seconds": seconds})
+        if results is not None:
+            self._observer.waited(*self._name, 0.0)
+            self._observer.batch_ran(*self._name, 1, rows, seconds)
+        return results
 
-    async def _run_together(self, batch: list[Ticket[_Call]]) -> None:
-        loop = asyncio.get_running_loop()
-        calls = [ticket.payload for ticket in batch]
-        rows = [ticket.rows for ticket in batch]
-        started = time.perf_counter()
-        answers = await loop.run_in_executor(self._threads, self._compute, calls, rows)
-        self._observer.batch_ran(*self._name, len(batch), sum(rows), time.perf_counter() - started)
+    def _watch(self, left: Left, answer: asyncio.Future[Any]) -> asyncio.Task[None]:
+        """Fail the answer as soon as nobody waits for it."""
+
+        async def watch() -> None:
+            await left()
+            if not answer.done():
+                answer.set_exception(AbandonedError())
+
+        return self._loop.create_task(watch())
+
+    def _give_up(self, call: _Call, ticket: Ticket[_Call]) -> None:
+        """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
+        call.is_given_up = True
+        if self._workers.withdraw(self._running, ticket) or self._workers.withdraw(self._decoding, ticket):
+            return
+        if call.run is not None and all(each.is_given_up for each in call.run.calls):
+            call.run.stop.set()
+
+    def _deliver(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
         for call, answer in zip(calls, answers, strict=True):
-            if not call.answer.done():
+            call.is_answered = True
+            if call.answer.done():
+                continue
+            if isinstance(answer, BaseException):
+                call.answer.set_exception(answer)
+            else:
                 call.answer.set_result(answer)
+        told()
 
-    def _compute(self, calls: Sequence[_Call], rows: Sequence[int]) -> list[dict[str, Array]]:
-        """Join, run, split; in a worker thread."""
-        if len(calls) == 1:
-            return [self._run(calls[0].tensors, calls[0].outputs)]
-        first = calls[0].tensors
-        joined = {name: np.concatenate([call.tensors[name] for call in calls]) for name in first}
-        results = self._run(joined, calls[0].outputs)
-        for name, array in results.items():
-            if array.shape[:1] != (sum(rows),):
-                detail = f"output '{name}' has {array.shape[:1]} rows for {sum(rows)} rows of input"
-                raise SessionError(self._name[0], detail)
-        answers, start = [], 0
-        for count in rows:
-            answers.append({name: array[start : start + count] for name, array in results.items()})
-            start += count
+    # -- anywhere ---------------------------------------------------------------------------------
+
+    def _checked(self, asked: Asked) -> int:
+        """Rows of a request that fits the model; 1 where nothing can be joined."""
+        self._signature.check(asked.tensors)
+        if not self._signature.is_batched or not asked.tensors:
+            return 1
+        rows = common_rows(asked.tensors)
+        most = self._batching.max_rows
+        if rows > most > 1 and not self._batching.rows_are_independent:
+            raise InvalidInputError("inputs", f"{rows} rows given, one request takes at most {most}")
+        return rows
+
+    def _ticket(self, call: _Call, deadline: float | None) -> Ticket[_Call]:
+        if not self._joins or call.asked is None:
+            return Ticket(call, call.rows, None, call.arrived, deadline)
+        return Ticket(call, call.rows, _key(call.asked), call.arrived, deadline)
+
+    # -- in a worker ------------------------------------------------------------------------------
+
+    def _decode(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
+        """Decode one request and let it wait for its run."""
+        del is_wide
+        (ticket,) = tickets
+        call = ticket.payload
+        if call.is_given_up:
+            return
+        try:
+            call.asked = call.work.decode()
+            call.rows = self._checked(call.asked)
+            self._workers.offer(self._running, self._ticket(call, ticket.deadline))
+        except Exception as failure:
+            self._answered([call], [failure], lambda: None)
+
+    def _execute(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
+        """Run a batch and send everyone an answer or an error."""
+        calls = [ticket.payload for ticket in tickets]
+        taken = clock()
+        waits = [taken - call.arrived for call in calls]
+        run = self._run_wide if is_wide and self._run_wide is not None else self._run
+        began = time.perf_counter()
+        try:
+            answers: list[Any] = self._compute(calls, run)
+        except SessionError as failure:
+            is_alone = len(calls) == 1 or all(call.is_given_up for call in calls)
+            answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run)
+        except Exception as failure:
+            if not isinstance(failure, InfoldError):
+                log.exception("a run was lost")
+            answers = [failure] * len(calls)
+        seconds = time.perf_counter() - began
+        rows = sum(call.rows for call in calls)
+
+        def told() -> None:
+            for wait in waits:
+                self._observer.waited(*self._name, wait)
+            self._observer.batch_ran(*self._name, len(calls), rows, seconds)
+
+        self._answered(calls, answers, told)
+
+    def _answered(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(self._deliver, calls, answers, told)
+
+    def _one_by_one(self, calls: list[_Call], run: RunFunction) -> list[Any]:
+        """One bad request must not fail its neighbours."""
+        answers: list[Any] = []
+        for call in calls:
+            try:
+                answers += self._compute([call], run)
+            except Exception as failure:
+                answers.append(failure)
+        model, version = self._name
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._observer.batch_failed, model, version, len(calls))
         return answers
 
+    def _compute(self, calls: list[_Call], run: RunFunction) -> list[Any]:
+        """Decode what is not decoded yet, join, run, split and encode."""
+        shared = _Run(calls)
+        for call in calls:
+            call.run = shared
+            if call.asked is None:
+                call.asked = call.work.decode()
+                call.rows = self._checked(call.asked)
+        asked = [call.asked for call in calls if call.asked is not None]
+        wanted, stop = asked[0].outputs, shared.stop
+        most, counts = self._batching.max_rows, [call.rows for call in calls]
+        if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
+            pieces = [run(part, wanted, stop) for part in parts(asked[0].tensors, counts[0], most)]
+            results = [{name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}]
+        else:
+            rows = padded_rows(sum(counts), self._batching.pad_to) if self._signature.is_batched else 0
+            if len(calls) == 1 and rows in (0, counts[0]):
+                results = [run(asked[0].tensors, wanted, stop)]
+            else:
+                together = run(joined([each.tensors for each in asked], rows), wanted, stop)
+                results = split(self._name[0], together, counts, rows)
+        return [call.work.encode(own) for call, own in zip(calls, results, strict=True)]
 
-def _fail(ticket: Ticket[_Call], failure: BaseException) -> None:
-    if not ticket.payload.answer.done():
-        ticket.payload.answer.set_exception(failure)
 
-
-def _key(tensors: Tensors, outputs: Sequence[str] | None) -> Hashable:
+def _key(asked: Asked) -> Hashable:
     """Only requests of equal dtypes, trailing shapes and wanted outputs share a run."""
-    wanted = None if outputs is None else tuple(outputs)
-    return wanted, tuple((name, a.dtype.str, a.shape[1:]) for name, a in sorted(tensors.items()))
+    wanted = None if asked.outputs is None else tuple(asked.outputs)
+    return wanted, tuple((name, a.dtype.str, a.shape[1:]) for name, a in sorted(asked.tensors.items()))

@@ -9,16 +9,18 @@ READY is published after it is true, DRAINING before it begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
 
-from infold.errors import InvalidInputError
-from infold.runtime import Session
-from infold.serving.batcher import Batcher
+from infold.serving.batcher import Batcher, Left
 from infold.serving.repository import ModelVersion
-from infold.tensors import Array, Signature, Tensors
+from infold.serving.work import Work
+from infold.tensors import Signature
 
 __all__ = ["Servable", "State"]
+
+Answer = TypeVar("Answer")
 
 
 class State(StrEnum):
@@ -53,7 +55,7 @@ class Servable:
         self.version = version
         self.state = State.LOADING
         self.reason = ""
-        self._session: Session | None = None
+        self._signature: Signature | None = None
         self._batcher: Batcher | None = None
         self._leases = 0
         self._unused = asyncio.Event()
@@ -61,9 +63,14 @@ class Servable:
 
     @property
     def signature(self) -> Signature:
-        """The model's inputs and outputs; only while it is loaded."""
-        assert self._session is not None
-        return self._session.signature
+        """The model's inputs and outputs; only once it is loaded."""
+        assert self._signature is not None
+        return self._signature
+
+    @property
+    def is_full(self) -> bool:
+        """Whoever comes now will be refused."""
+        return self._batcher is not None and self._batcher.is_full
 
     @property
     def waiting_rows(self) -> int:
@@ -75,9 +82,9 @@ class Servable:
         assert state in LEGAL[self.state], f"{self.state} -> {state}"
         self.state, self.reason = state, reason
 
-    def attach(self, session: Session, batcher: Batcher) -> None:
+    def attach(self, signature: Signature, batcher: Batcher) -> None:
         """Give it what it runs on."""
-        self._session, self._batcher = session, batcher
+        self._signature, self._batcher = signature, batcher
 
     def hold(self) -> None:
         """Count one more user; it is not unloaded before all have let go."""
@@ -90,42 +97,28 @@ class Servable:
         if self._leases == 0:
             self._unused.set()
 
-    async def infer(
-        self, tensors: Tensors, outputs: Sequence[str] | None = None, deadline: float | None = None
-    ) -> dict[str, Array]:
+    async def answer(
+        self, work: Work[Answer], deadline: float | None = None, left: Left | None = None
+    ) -> Answer:
         """Answer one request.
 
         Args:
-            tensors: All inputs by name.
-            outputs: Outputs wanted, in that order; None means all.
-            deadline: Latest time of the event loop's clock for the answer.
+            work: The request.
+            deadline: Latest time for the answer, in seconds of `workers.clock`.
+            left: Returns once nobody waits for the answer any more.
 
         Raises:
-            InvalidInputError: The tensors do not fit the signature.
+            AbandonedError: Nobody does.
+            InvalidInputError: It does not fit the signature.
             QueueFullError, DeadlineExceededError: As named.
             SessionError: onnxruntime failed on this very request.
         """
-        assert self._session is not None
         assert self._batcher is not None
-        signature = self._session.signature
-        signature.check(tensors)
-        rows = 1
-        if signature.is_batched and tensors:
-            rows = _common_rows(tensors)
-        return await self._batcher.submit(tensors, rows, outputs, deadline)
+        return await self._batcher.answer(work, deadline, left)
 
     async def drain(self) -> None:
-        """Wait until nobody uses it, then let session and batcher go."""
+        """Wait until nobody uses it, then let its batcher go, and its sessions with it."""
         await self._unused.wait()
         if self._batcher is not None:
             await self._batcher.close()
-        self._session = self._batcher = None
-
-
-def _common_rows(tensors: Tensors) -> int:
-    lengths = {name: int(array.shape[0]) for name, array in tensors.items()}
-    first, rows = next(iter(lengths.items()))
-    for name, length in lengths.items():
-        if length != rows:
-            raise InvalidInputError(f"input '{name}'", f"has {length} rows, but '{first}' has {rows}")
-    return rows
+        self._batcher = None

@@ -6,19 +6,17 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
+from typing import Any
 
 from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError
-from infold.runtime import Placement, Session, available_cores
-from infold.runtime.options import Device, RunOptions
-from infold.runtime.session import nodes_left_on_cpu
+from infold.runtime import Cache, Placement, available_cores
 from infold.serving.batcher import Batcher
 from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
+from infold.serving.loading import Loaded, load
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.versions import Load, plan
-from infold.tensors import Array, Signature
+from infold.serving.workers import Workers
 
 __all__ = ["ModelManager"]
 
@@ -32,14 +30,23 @@ class ModelManager:
         repository: Where models lie.
         placement: The device that runs them.
         observer: Told of what happens.
+        cache: Where outcomes of earlier loads lie; by default nothing outlives this process.
+        cores: That all runs together may take; by default all that this process may use.
     """
 
     def __init__(
-        self, repository: ModelRepository, placement: Placement, observer: Observer | None = None
+        self,
+        repository: ModelRepository,
+        placement: Placement,
+        observer: Observer | None = None,
+        cache: Cache | None = None,
+        cores: int = 0,
     ) -> None:
         self._repository = repository
         self._placement = placement
         self._observer = observer or SilentObserver()
+        self._cache = cache or Cache(None)
+        self._workers: Workers[Any] = Workers(cores or available_cores())
         self._servables: dict[str, dict[int, Servable]] = {}
         self._is_draining = False
 
@@ -132,6 +139,8 @@ class ModelManager:
         self._is_draining = True
         ready = [s for held in self._servables.values() for s in held.values() if s.state is State.READY]
         await asyncio.gather(*(self._unload(servable) for servable in ready))
+        self._workers.close()
+        self._cache.close()
 
     def begin_drain(self) -> None:
         """Turn not ready, so that load balancers look elsewhere; requests are still answered."""
@@ -142,40 +151,34 @@ class ModelManager:
         self._servables[version.name][version.number] = servable
         self._tell(servable)
         try:
-            session, left_on_cpu = await asyncio.to_thread(self._open, version)
+            loaded = await asyncio.to_thread(load, version, self._placement, self._workers.cores, self._cache)
         except InfoldError as failure:
             servable.to(State.FAILED, str(failure))
             self._tell(servable)
             return
-        if left_on_cpu:
+        if loaded.left_on_cpu:
             log.warning(
                 "nodes left on the cpu",
-                extra={"model": version.name, "version": version.number, "operators": left_on_cpu},
+                extra={
+                    "model": version.name,
+                    "version": version.number,
+                    "operators": loaded.left_on_cpu,
+                },
             )
-        servable.attach(session, self._batcher(version, session))
+        servable.attach(loaded.session.signature, self._batcher(version, loaded))
         servable.to(State.READY)
         self._tell(servable)
 
-    def _open(self, version: ModelVersion) -> tuple[Session, tuple[str, ...]]:
-        config = version.config.session
-        options = RunOptions(
-            self._placement,
-            intra_op_threads=config.intra_op_threads or available_cores(),
-            disabled_optimizers=config.disabled_optimizers,
-        )
-        session = Session(version.path, options)
-        if self._placement.device is not Device.CUDA:
-            return session, ()
-        return session, nodes_left_on_cpu(version.path, options, _zeros(session.signature))
-
-    def _batcher(self, version: ModelVersion, session: Session) -> Batcher:
+    def _batcher(self, version: ModelVersion, loaded: Loaded) -> Batcher:
         return Batcher(
             (version.name, version.number),
-            session.run,
+            loaded.session.signature,
+            loaded.session.run,
             version.config.batching,
-            joinable=session.signature.is_batched and version.config.batching.max_rows > 1,
-            slots=1,
-            observer=self._observer,
+            loaded.plan,
+            self._workers,
+            self._observer,
+            run_wide=loaded.wide.run if loaded.wide is not None else None,
         )
 
     async def _unload(self, servable: Servable) -> None:
@@ -195,11 +198,3 @@ class ModelManager:
             extra={"model": version.name, "version": version.number}
             | ({"reason": servable.reason} if servable.reason else {}),
         )
-
-
-def _zeros(signature: Signature) -> dict[str, Array]:
-    """Inputs of zeros, open dimensions of length 1."""
-    return {
-        spec.name: np.zeros([d if isinstance(d, int) else 1 for d in spec.shape or ()], spec.dtype)
-        for spec in signature.inputs
-    }

@@ -1,0 +1,238 @@
+"""A graph as onnxruntime's optimizers left it, kept on disk: loaded in milliseconds, held once.
+
+Optimizing a graph at every start costs most of the start, and a session that
+does it keeps the rewritten weights in memory of its own. So the first load of a
+model writes the outcome into a cache, weights in a file beside the graph, and
+every session after that maps them: a second session, or a second process, adds
+next to nothing.
+
+An entry is a folder named by everything the outcome depends on: the model's
+bytes, onnxruntime's version, the CPU's features, the optimizers left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from infold.errors import SessionError
+from infold.runtime.options import RunOptions
+from infold.runtime.ort import onnxruntime
+from infold.runtime.session import Session
+from infold.tensors import Tensors
+
+__all__ = ["Cache", "Prepared"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of an entry; raise it whenever what is kept changes its meaning
+GRAPH, WEIGHTS, FACTS = "model.onnx", "weights.bin", "facts.json"
+OWN_FILES = (".toml", ".json", ".npz", ".html")  # beside a model, and no part of it
+UNUSED_S = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An entry of the cache.
+
+    Attributes:
+        model: What it was made of.
+        path: The optimized graph.
+        facts: What was learnt since.
+    """
+
+    model: Path
+    path: Path
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self, options: RunOptions) -> Session:
+        """A session on the optimized graph; nothing is optimized again.
+
+        Raises:
+            SessionError: onnxruntime refuses it.
+        """
+        return Session(self.path, replace(options, optimize=False), shown_as=self.model)
+
+
+class Cache:
+    """A folder of prepared graphs.
+
+    Args:
+        folder: Where it lies; made if it is missing. Where that cannot be written,
+            a temporary folder takes its place for the life of this process.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.folder = folder if folder is not None and _is_writable(folder) else self._elsewhere(folder)
+
+    def _elsewhere(self, wanted: Path | None) -> Path | None:
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="infold-cache-")
+        except OSError:
+            log.warning("no cache", extra={"folder": str(wanted)})
+            return None
+        if wanted is not None:
+            log.info("cache is temporary", extra={"folder": str(wanted), "instead": self._temporary.name})
+        return Path(self._temporary.name)
+
+    def key(self, model: Path, options: RunOptions) -> str:
+        """Everything an entry depends on, as one name of 64 characters.
+
+        Files beside the model, where its weights may lie, count by name, size and time.
+        """
+        digest = hashlib.sha256()
+        with model.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+        beside = sorted(
+            (each.name, each.stat().st_size, each.stat().st_mtime_ns)
+            for each in model.parent.iterdir()
+            if each.is_file() and each != model and each.suffix not in OWN_FILES
+        )
+        about = (
+            FORMAT,
+            onnxruntime().__version__,
+            options.placement.provider,
+            sorted(options.disabled_optimizers),
+            _cpu_features(),
+            beside,
+        )
+        digest.update(repr(about).encode())
+        return digest.hexdigest()
+
+    def find(self, key: str, model: Path) -> Prepared | None:
+        """The entry of that name, or None; a damaged one is taken away."""
+        if self.folder is None:
+            return None
+        entry = self.folder / key
+        try:
+            facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
+            # Weights are mapped: reading beyond the end of a cut file would kill the process.
+            sizes = {name: (entry / name).stat().st_size for name in facts["sizes"]}
+            if sizes != facts["sizes"]:
+                raise ValueError("a file has another size")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as damaged:
+            log.warning("cache entry dropped", extra={"entry": str(entry), "reason": str(damaged)})
+            shutil.rmtree(entry, ignore_errors=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(entry)
+        return Prepared(model, entry / GRAPH, facts)
+
+    def make(self, key: str, model: Path, options: RunOptions, sample: Tensors) -> Prepared | None:
+        """Optimize a model once and keep the outcome, or None where that does not work here.
+
+        The outcome is kept only if it gives the very bits on `sample` that the
+        optimized session itself gives. No facts are kept yet: see `learn`.
+
+        Raises:
+            SessionError: onnxruntime refuses the model itself, or cannot run it on the sample.
+        """
+        if self.folder is None:
+            return None
+        entry = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        try:
+            optimized = Session(model, replace(options, write_to=entry / GRAPH, weights_name=WEIGHTS))
+            wanted = optimized.run(sample)
+            del optimized
+            try:
+                given = Prepared(model, entry / GRAPH).open(options).run(sample)
+            except SessionError as failure:
+                log.info("graph not kept", extra={"model": str(model), "reason": failure.detail})
+                return None
+            if any(given[name].tobytes() != wanted[name].tobytes() for name in wanted):
+                log.info("graph not kept", extra={"model": str(model), "reason": "other results"})
+                return None
+            self._publish(entry, key, {})
+        except OSError as failure:
+            log.info("graph not kept", extra={"model": str(model), "reason": str(failure)})
+            return None
+        finally:
+            shutil.rmtree(entry, ignore_errors=True)
+        self._forget_unused()
+        return self.find(key, model)
+
+    def learn(self, key: str, facts: Mapping[str, Any]) -> None:
+        """Keep what was measured on an entry, beside it."""
+        if self.folder is None or not (self.folder / key).is_dir():
+            return
+        entry = self.folder / key
+        with contextlib.suppress(OSError):
+            _write_facts(entry, facts)
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Hold an entry: processes that start together make and measure it once, one after another."""
+        if self.folder is None:
+            yield
+            return
+        try:
+            lock = (self.folder / f".{key}.lock").open("w")
+        except OSError:
+            yield
+            return
+        with lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def close(self) -> None:
+        """Remove a temporary folder."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _publish(self, entry: Path, key: str, facts: Mapping[str, Any]) -> None:
+        assert self.folder is not None
+        _write_facts(entry, facts)
+        final = self.folder / key
+        shutil.rmtree(final, ignore_errors=True)
+        entry.rename(final)
+
+    def _forget_unused(self) -> None:
+        assert self.folder is not None
+        oldest = time.time() - UNUSED_S
+        for entry in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_mtime < oldest:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _write_facts(entry: Path, facts: Mapping[str, Any]) -> None:
+    sizes = {each.name: each.stat().st_size for each in entry.iterdir() if each.name in (GRAPH, WEIGHTS)}
+    new = entry / f".{FACTS}.{os.getpid()}"
+    new.write_text(json.dumps({**facts, "sizes": sizes}), encoding="utf-8")
+    new.replace(entry / FACTS)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _cpu_features() -> str:
+    """What the optimizers choose kernels by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {features}"

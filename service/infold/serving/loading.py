@@ -1,0 +1,167 @@
+"""From a version on disk to sessions that are ready, with a plan for them; in a thread, no asyncio.
+
+The first load of a model optimizes it, runs it once and measures it; what came
+of that is kept in the cache, and the next load only opens files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from infold.errors import SessionError
+from infold.runtime import Cache, Placement, Prepared, RunOptions, Session
+from infold.runtime.measuring import BUCKETS, one_row, time_rows, time_run
+from infold.runtime.options import Device
+from infold.runtime.session import nodes_left_on_cpu
+from infold.serving.plan import Measured, Plan, choose
+from infold.serving.repository import ModelVersion
+from infold.tensors import Dim, Signature, Tensors
+
+__all__ = ["Loaded", "load"]
+
+log = logging.getLogger(__name__)
+
+MEASURE_S = 1.0  # for all buckets of a model together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A version that can be run.
+
+    Attributes:
+        session: Runs on the plan's cores.
+        wide: Runs on all cores; None where the plan wants none.
+        plan: How to run it.
+        left_on_cpu: Operators that CUDA leaves to the CPU.
+    """
+
+    session: Session
+    wide: Session | None
+    plan: Plan
+    left_on_cpu: tuple[str, ...] = ()
+
+
+def load(version: ModelVersion, placement: Placement, cores: int, cache: Cache) -> Loaded:
+    """Load a version.
+
+    Args:
+        version: What is on disk.
+        placement: The device that runs it.
+        cores: That runs may take in all.
+        cache: Where outcomes of earlier loads lie.
+
+    Raises:
+        SessionError: onnxruntime refuses it.
+        DeviceError: It loads, but not on that device.
+    """
+    config = version.config.session
+    narrow = RunOptions(
+        placement,
+        intra_op_threads=min(config.intra_op_threads or 1, cores),
+        disabled_optimizers=config.disabled_optimizers,
+    )
+    if placement.device is Device.CUDA:
+        return _on_cuda(version, narrow)
+    key = cache.key(version.path, narrow)
+    with cache.alone(key):
+        prepared = cache.find(key, version.path)
+        if prepared is None:
+            session = Session(version.path, narrow)
+            row = one_row(version.path, session.signature)
+            try:
+                session.run(row)
+            except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
+                log.info("not measured", extra=_named(version) | {"reason": failure.detail})
+                return Loaded(session, None, _plan(version, None, cores, session.signature))
+            prepared = cache.make(key, version.path, narrow, row)
+            if prepared is None:
+                measured = Measured(_rows(session, row, version))
+                return Loaded(session, None, _plan(version, measured, cores, session.signature))
+            del session
+        return _open(version, prepared, key, narrow, cores, cache)
+
+
+def _open(
+    version: ModelVersion, prepared: Prepared, key: str, narrow: RunOptions, cores: int, cache: Cache
+) -> Loaded:
+    session = prepared.open(narrow)
+    signature = session.signature
+    if _varies(signature):  # memory kept for the largest shape that ever came would never be given back
+        narrow = replace(narrow, keeps_memory=False)
+        session = prepared.open(narrow)
+    wide_options = replace(narrow, intra_op_threads=cores)
+    known = prepared.facts.get(_known_as(narrow.intra_op_threads, cores))
+    wide: Session | None = None
+    if known is None:
+        row = one_row(version.path, signature)
+        wide = prepared.open(wide_options) if cores > narrow.intra_op_threads else None
+        measured = Measured(_rows(session, row, version), time_run(wide, row, 0.3) if wide else None)
+        facts = {**prepared.facts, _known_as(narrow.intra_op_threads, cores): _facts(measured)}
+        cache.learn(key, facts)
+    else:
+        measured = _measured(known)
+    plan = _plan(version, measured, cores, signature)
+    if not plan.wide_cores:
+        wide = None
+    elif wide is None:
+        wide = prepared.open(wide_options)
+    return Loaded(session, wide, plan)
+
+
+def _varies(signature: Signature) -> bool:
+    """An input has an open length behind its first."""
+    return any(spec.shape is None or not all(map(_is_fixed, spec.shape[1:])) for spec in signature.inputs)
+
+
+def _is_fixed(dim: Dim) -> bool:
+    return isinstance(dim, int)
+
+
+def _on_cuda(version: ModelVersion, options: RunOptions) -> Loaded:
+    session = Session(version.path, options)
+    row = one_row(version.path, session.signature)
+    left = nodes_left_on_cpu(version.path, options, row)
+    rows = version.config.batching.max_rows if session.signature.is_batched else 1
+    return Loaded(session, None, Plan(cores=1, runs=1, join_rows=rows), left)
+
+
+def _rows(session: Session, row: Tensors, version: ModelVersion) -> Mapping[int, float]:
+    batching = version.config.batching
+    most = batching.max_rows if session.signature.is_batched else 1
+    return time_rows(session, row, [each for each in BUCKETS if each <= most], MEASURE_S)
+
+
+def _plan(version: ModelVersion, measured: Measured | None, cores: int, signature: Signature) -> Plan:
+    config = version.config
+    plan = choose(measured, cores, config.batching, config.session, joinable=signature.is_batched)
+    log.info(
+        "plan chosen",
+        extra=_named(version)
+        | {
+            "cores": plan.cores,
+            "runs": plan.runs,
+            "wide_cores": plan.wide_cores,
+            "join_rows": plan.join_rows,
+            "inline_rows": plan.inline_rows,
+        },
+    )
+    return plan
+
+
+def _known_as(threads: int, cores: int) -> str:
+    return f"seconds on {threads} of {cores} cores"
+
+
+def _facts(measured: Measured) -> dict[str, Any]:
+    return {"narrow": {str(rows): s for rows, s in measured.narrow_s.items()}, "wide": measured.wide_s}
+
+
+def _measured(facts: Mapping[str, Any]) -> Measured:
+    return Measured({int(rows): s for rows, s in facts["narrow"].items()}, facts["wide"])
+
+
+def _named(version: ModelVersion) -> dict[str, Any]:
+    return {"model": version.name, "version": version.number}

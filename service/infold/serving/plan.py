@@ -1,0 +1,113 @@
+"""What to run a model with, chosen from a short measurement: pure numbers in, a plan out.
+
+Throughput wants one core a run and as many runs at once as there are cores;
+latency wants all cores on the one request in flight. Weights are held once, so
+a model has both: narrow runs, and a wide one for a request that is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infold.runtime import Batching, SessionConfig
+
+__all__ = ["Measured", "Plan", "choose"]
+
+# A run shorter than handing it to another thread and back is run where the request was read.
+INLINE_S = 150e-6
+# Joining must win more than this per row: it makes the first of a batch wait for the last.
+WORTH_JOINING = 0.9
+# A second session must save more than this, of runs long enough to be shared out.
+WORTH_WIDENING, LEAST_WIDE_S = 0.8, 500e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of warmed-up runs.
+
+    Attributes:
+        narrow_s: On `Plan.cores` cores, by rows; holds 1.
+        wide_s: Of one row on all cores; None where that was not measured.
+    """
+
+    narrow_s: Mapping[int, float]
+    wide_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is run.
+
+    Attributes:
+        cores: Threads of one run.
+        runs: Runs at once, at most.
+        wide_cores: Threads of a run while no other is under way; 0 means there is no such session.
+        join_rows: Rows worth joining into one run; 1 joins none.
+        inline_rows: Requests of up to so many rows are run on the event loop itself; 0 means none.
+    """
+
+    cores: int
+    runs: int
+    wide_cores: int = 0
+    join_rows: int = 1
+    inline_rows: int = 0
+
+
+def choose(
+    measured: Measured | None, cores: int, batching: Batching, session: SessionConfig, *, joinable: bool
+) -> Plan:
+    """The plan for a model.
+
+    Args:
+        measured: None where it could not be run by itself.
+        cores: That this process may use.
+        batching: What the model's owner says of it; whatever is set there is kept.
+        session: The same.
+        joinable: Rows of several requests may share a run.
+    """
+    threads = min(session.intra_op_threads or 1, cores)
+    runs = session.runs or max(1, cores // threads)
+    return Plan(
+        threads,
+        runs,
+        _wide(measured, cores, threads, session),
+        _join(measured, batching) if joinable else 1,
+        _inline(measured, session, batching),
+    )
+
+
+def _wide(measured: Measured | None, cores: int, threads: int, session: SessionConfig) -> int:
+    if session.wide == "never" or cores <= threads:
+        return 0
+    if session.wide == "always" or measured is None:
+        return cores
+    if measured.wide_s is None or session.intra_op_threads:
+        return 0
+    alone = measured.narrow_s[1]
+    pays = alone >= LEAST_WIDE_S and measured.wide_s <= WORTH_WIDENING * alone
+    return cores if pays else 0
+
+
+def _join(measured: Measured | None, batching: Batching) -> int:
+    if batching.join == "never":
+        return 1
+    if batching.join == "always" or measured is None or len(measured.narrow_s) < 2:
+        return batching.max_rows
+    by_row = {rows: seconds / rows for rows, seconds in measured.narrow_s.items()}
+    best = min(by_row, key=lambda rows: by_row[rows])
+    if by_row[best] > WORTH_JOINING * by_row[1]:
+        return 1
+    # The largest that was measured is still the best: more rows will not be worse.
+    return batching.max_rows if best == max(by_row) else min(best, batching.max_rows)
+
+
+def _inline(measured: Measured | None, session: SessionConfig, batching: Batching) -> int:
+    if session.inline == "never":
+        return 0
+    if session.inline == "always":
+        return batching.max_rows
+    if measured is None or batching.max_delay_s > 0:
+        return 0
+    short = [rows for rows, seconds in measured.narrow_s.items() if seconds <= INLINE_S]
+    return max(short, default=0)
