@@ -52,6 +52,12 @@ def pss_mib(root: int) -> float:
     return kib / 1024
 
 
+def started_at(pid: int) -> str | None:
+    """When a process started, in ticks: tells it from a later one of that number. None if gone."""
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else None
+
+
 @dataclass(frozen=True)
 class Moment:
     """The time and the CPU seconds used so far by the whole machine, and by a server's tree."""

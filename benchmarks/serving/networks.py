@@ -128,7 +128,8 @@ def mobilenetv2(path: Path) -> None:
         return graph.add("Clip", [x, *limits])
 
     x, channels = relu6(graph.conv("x", 3, 32, 3, stride=2)), 32
-    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
+    first = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2))
+    rows = (*first, (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # expansion, out, repeats, stride
     for expansion, out, repeats, first_stride in rows:
         for number in range(repeats):
             stride, wide = first_stride if number == 0 else 1, channels * expansion

@@ -92,7 +92,11 @@ MOSEC_WIRES = {
     "json": Wire("plain_json", "/inference", NUMBERS),
     "binary": Wire("raw", "/inference", "binary"),
 }
-BENTO = ("{bin}/bentoml", "serve", "bentoml_app:Bench", "--host", "127.0.0.1", "--port", "{port}",
+LITSERVE_WIRES = {
+    "json": Wire("plain_json", "/predict", NUMBERS),
+    "binary": Wire("multipart", "/predict", "binary"),
+}
+BENTO_COMMAND = ("{bin}/bentoml", "serve", "bentoml_app:Bench", "--host", "127.0.0.1", "--port", "{port}",
          "--working-dir", "{apps}")  # fmt: skip
 
 SERVERS = (
@@ -112,9 +116,8 @@ SERVERS = (
     Server("mosec, batches", MOSEC, MOSEC_COMMAND, MOSEC_WIRES, "/metrics", 2, {"BENCH_BATCH": "8"},
            note="up to 8, waits up to 2 ms"),
     Server("LitServe", LITSERVE, ("{python}", "{apps}/litserve_app.py"),
-           {"json": Wire("plain_json", "/predict", NUMBERS), "binary": Wire("multipart", "/predict", "binary")},
-           "/health", 2, note="bytes as an uploaded file; it has no other way"),
-    Server("BentoML", BENTOML, BENTO, BOTH, "/readyz", 2),
+           LITSERVE_WIRES, "/health", 2, note="bytes as an uploaded file; it has no other way"),
+    Server("BentoML", BENTOML, BENTO_COMMAND, BOTH, "/readyz", 2),
     Server("MLServer", MLSERVER, ("{python}", "{apps}/mlserver_app.py", "{work}/mlserver"),
            {"json": Wire("v2_json", V2, NUMBERS)}, "/v2/health/ready", note="JSON only over HTTP"),
     Server("MLServer, 2 workers", MLSERVER, ("{python}", "{apps}/mlserver_app.py", "{work}/mlserver"),

@@ -1,0 +1,306 @@
+"""Starts one server, asks it, and makes sure that nothing of it is left.
+
+Servers run one at a time, each in a session of its own, so that its processes can be found and
+ended whatever they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import machine
+from bodies import Question, question
+from networks import NETWORKS, WORK
+from servers import Server
+
+HERE = Path(__file__).parent
+LOAD = WORK / "load"
+PATIENCE_S = 120.0  # until a server must be ready
+BATCHES = {"tiny": 32}  # of the bare loop; 8 for the others
+
+
+class ServerError(Exception):
+    """A server did not start or does not answer; becomes the reason in its row."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the load generator printed; see load.c."""
+
+    answers: int
+    wrong: int
+    errors: int
+    statuses: dict[str, int]
+    retry_after: int
+    seconds: float
+    answers_per_s: float
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    all_answers: int
+    late: int
+    unanswered: int
+    cpu_seconds: float
+
+    @property
+    def refused(self) -> int:
+        """Answers other than 200."""
+        return sum(count for status, count in self.statuses.items() if status != "200")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One spell of load on one server, and what the machine did meanwhile."""
+
+    load: Load
+    usage: machine.Usage
+    pss_mib: float
+
+    @property
+    def answers_per_cpu_s(self) -> float:
+        """Right answers for a CPU second of all the server's processes."""
+        return self.load.all_answers / max(self.usage.server_cpu_s, 1e-9)
+
+
+def compile_load() -> None:
+    """The load generator lies in build/serving."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        sys.exit("the load generator is written in C: install a compiler (cc), or name one in CC")
+    WORK.mkdir(parents=True, exist_ok=True)
+    command = [compiler, "-std=c11", "-O2", "-o", str(LOAD), str(HERE / "load.c"), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"load.c did not compile:\n{done.stderr}")
+
+
+def load_command(
+    asked: Question, port: int, connections: int, seconds: float, warmup: float, rate: float = 0
+) -> list[str]:
+    """The command line of the load generator."""
+    words: dict[str, object] = {
+        "port": port,
+        "request": asked.request,
+        "expect": asked.expected,
+        "check": asked.check,
+        "tolerance": asked.tolerance,
+        "connections": connections,
+        "seconds": seconds,
+        "warmup": warmup,
+        "rate": rate,
+        "seed": time.time_ns() % 1_000_000,
+    }
+    return [str(LOAD), *(word for key, value in words.items() for word in (f"--{key}", str(value)))]
+
+
+def read_load(text: str) -> Load:
+    """The generator's one line."""
+    told: dict[str, Any] = json.loads(text)
+    return Load(**{each.name: told[each.name] for each in fields(Load)})
+
+
+class Running:
+    """A server that runs as long as the `with` block."""
+
+    def __init__(self, server: Server, networks: Sequence[str], body: str) -> None:
+        self.server, self.networks, self.body = server, list(networks), body
+        self.port = free_port()
+        self.ready_s = 0.0
+        self._log = WORK / "run" / "server.log"
+
+    def __enter__(self) -> Self:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.server.arguments(self.networks, self.port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._log.parent,
+                env=self.server.surroundings(self.networks[0], self.body, self.port),
+                start_new_session=True,
+            )
+        try:
+            for network in self.networks:
+                self._wait_until_ready(network, started + PATIENCE_S)
+            self.ready_s = time.perf_counter() - started
+            for network in self.networks:
+                self._smoke(network)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def question(self, network: str) -> Question:
+        """What this server is asked."""
+        wire = self.server.wires[self.body]
+        return question(network, wire.wrapping, wire.path.format(network=network), wire.check)
+
+    def measure(
+        self, network: str, connections: int, seconds: float, warmup: float, rate: float = 0
+    ) -> Measured:
+        """One spell of load."""
+        return self.together([(network, connections)], seconds, warmup, rate)[0]
+
+    def together(
+        self, asked: Sequence[tuple[str, int]], seconds: float, warmup: float, rate: float = 0
+    ) -> list[Measured]:
+        """A spell of load on each of several networks at the same time."""
+        before = machine.Moment.now(self._process.pid)
+        commands = [
+            load_command(self.question(network), self.port, connections, seconds, warmup, rate)
+            for network, connections in asked
+        ]
+        started = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
+        # The memory is that under load, but the look at it must not disturb a short measurement.
+        time.sleep(warmup + 0.8 * seconds)
+        pss = machine.pss_mib(self._process.pid)
+        texts = [each.communicate(timeout=seconds + warmup + 60)[0] for each in started]
+        after = machine.Moment.now(self._process.pid)
+        if failed := [each for each in started if each.returncode]:
+            raise ServerError(f"the load generator ended with {failed[0].returncode}")
+        loads = [read_load(text) for text in texts]
+        usage = machine.Usage.between(before, after, sum(each.cpu_seconds for each in loads))
+        return [Measured(each, usage, pss) for each in loads]
+
+    def pss_mib(self) -> float:
+        """Its memory now."""
+        return machine.pss_mib(self._process.pid)
+
+    def _wait_until_ready(self, network: str, deadline: float) -> None:
+        said = "did not listen"
+        while time.perf_counter() < deadline:
+            if (code := self._process.poll()) is not None:
+                raise ServerError(f"ended with {code} at the start: {self._last_words()}")
+            try:
+                status, text = self._ask("GET", self.server.ready, b"", {})
+                said = f"{self.server.ready} said {status}"
+                if status == 200:
+                    status, text = self._post(network)
+                    if status == 200:
+                        return
+                    said = f"answered {status}: {text[:160]}"
+                    if 400 <= status < 500 and status not in (404, 429):
+                        raise ServerError(said)  # it will not come to like the request
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.02)
+            if 404 == status_of(said) and time.perf_counter() > deadline - PATIENCE_S + 30:
+                break
+        raise ServerError(f"not ready in time: {said}; {self._last_words()}")
+
+    def _post(self, network: str) -> tuple[int, str]:
+        head, _, content = self.question(network).request.read_bytes().partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        return self._ask("POST", first.split()[1], content, dict(line.split(": ", 1) for line in lines))
+
+    def _ask(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, content or None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+
+    def _smoke(self, network: str) -> None:
+        command = load_command(self.question(network), self.port, 2, 0.3, 0)
+        load = read_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        if load.wrong or load.errors or not load.all_answers:
+            raise ServerError(
+                f"smoke check: {load.all_answers} right, {load.wrong} wrong, {load.errors} broken "
+                f"connections, statuses {load.statuses}"
+            )
+
+    def _last_words(self) -> str:
+        lines = [each.strip(" │╭╮╰╯─") for each in self._log.read_text(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "(no output)")[-200:]
+
+    def _end(self) -> None:
+        """All of its processes end, politely where they can."""
+        left = {pid: machine.started_at(pid) for pid in machine.tree(self._process.pid)}
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pid, began in left.items():  # those that had left the group
+            if began is not None and machine.started_at(pid) == began:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def status_of(said: str) -> int:
+    """The number in what was noted of the last answer."""
+    return next((int(word.strip(":")) for word in said.split() if word.strip(":").isdigit()), 0)
+
+
+def free_port() -> int:
+    """A port with two free ones after it, which some peers take as well."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                for following in (port + 1, port + 2):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", following))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The bare loop's layouts, timed at one moment; see bare.py."""
+
+    loops: list[dict[str, Any]]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The layout with most images a second."""
+        return max(self.loops, key=lambda each: each["images_per_s"])
+
+    @property
+    def images_per_s(self) -> float:
+        """The limit."""
+        return float(self.best["images_per_s"])
+
+    @property
+    def images_per_cpu_s(self) -> float:
+        """Of the same layout."""
+        return 1 / float(self.best["cpu_s_per_image"])
+
+    @property
+    def wide_p50_ms(self) -> float:
+        """Of one run at a time on all cores."""
+        return float(next(each for each in self.loops if each["name"].startswith("intra"))["p50_ms"])
+
+
+def bare(network: str, seconds: float) -> Bare:
+    """Times the bare loop."""
+    shape = ",".join(str(each) for each in NETWORKS[network].shape)
+    command = [sys.executable, str(HERE / "bare.py"), str(NETWORKS[network].file), "--shape", shape]
+    command += ["--seconds", str(seconds), "--batch", str(BATCHES.get(network, 8))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"the bare loop failed on {network}: {done.stderr[-500:]}")
+    return Bare(json.loads(done.stdout))
