@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from networks import NETWORKS, WORK, Network
 from numpy.typing import NDArray
+
+from networks import NETWORKS, WORK, Network
 
 BOUNDARY = "one-part-of-float32"
 HEADER_LENGTH = "Inference-Header-Content-Length"

@@ -8,58 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import machine
 from bodies import Question, question
-from networks import NETWORKS, WORK
+from load import Load, load_command, read_load
+
+from networks import WORK
 from servers import Server
 
-HERE = Path(__file__).parent
-LOAD = WORK / "load"
-PATIENCE_S = 120.0  # until a server must be ready
-BATCHES = {"tiny": 32}  # of the bare loop; 8 for the others
+PATIENCE_S = 90.0  # until a server must be ready
 
 
 class ServerError(Exception):
     """A server did not start or does not answer; becomes the reason in its row."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What the load generator printed; see load.c."""
-
-    answers: int
-    wrong: int
-    errors: int
-    statuses: dict[str, int]
-    retry_after: int
-    seconds: float
-    answers_per_s: float
-    p50_ms: float | None
-    p90_ms: float | None
-    p99_ms: float | None
-    max_ms: float | None
-    all_answers: int
-    late: int
-    unanswered: int
-    cpu_seconds: float
-
-    @property
-    def refused(self) -> int:
-        """Answers other than 200."""
-        return sum(count for status, count in self.statuses.items() if status != "200")
 
 
 @dataclass(frozen=True)
@@ -74,43 +43,6 @@ class Measured:
     def answers_per_cpu_s(self) -> float:
         """Right answers for a CPU second of all the server's processes."""
         return self.load.all_answers / max(self.usage.server_cpu_s, 1e-9)
-
-
-def compile_load() -> None:
-    """The load generator lies in build/serving."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        sys.exit("the load generator is written in C: install a compiler (cc), or name one in CC")
-    WORK.mkdir(parents=True, exist_ok=True)
-    command = [compiler, "-std=c11", "-O2", "-o", str(LOAD), str(HERE / "load.c"), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"load.c did not compile:\n{done.stderr}")
-
-
-def load_command(
-    asked: Question, port: int, connections: int, seconds: float, warmup: float, rate: float = 0
-) -> list[str]:
-    """The command line of the load generator."""
-    words: dict[str, object] = {
-        "port": port,
-        "request": asked.request,
-        "expect": asked.expected,
-        "check": asked.check,
-        "tolerance": asked.tolerance,
-        "connections": connections,
-        "seconds": seconds,
-        "warmup": warmup,
-        "rate": rate,
-        "seed": time.time_ns() % 1_000_000,
-    }
-    return [str(LOAD), *(word for key, value in words.items() for word in (f"--{key}", str(value)))]
-
-
-def read_load(text: str) -> Load:
-    """The generator's one line."""
-    told: dict[str, Any] = json.loads(text)
-    return Load(**{each.name: told[each.name] for each in fields(Load)})
 
 
 class Running:
@@ -203,8 +135,6 @@ class Running:
             except (OSError, http.client.HTTPException):
                 pass
             time.sleep(0.02)
-            if 404 == status_of(said) and time.perf_counter() > deadline - PATIENCE_S + 30:
-                break
         raise ServerError(f"not ready in time: {said}; {self._last_words()}")
 
     def _post(self, network: str) -> tuple[int, str]:
@@ -248,11 +178,6 @@ class Running:
                     os.kill(pid, signal.SIGKILL)
 
 
-def status_of(said: str) -> int:
-    """The number in what was noted of the last answer."""
-    return next((int(word.strip(":")) for word in said.split() if word.strip(":").isdigit()), 0)
-
-
 def free_port() -> int:
     """A port with two free ones after it, which some peers take as well."""
     while True:
@@ -266,41 +191,3 @@ def free_port() -> int:
             except (OSError, OverflowError):
                 continue
             return port
-
-
-@dataclass(frozen=True)
-class Bare:
-    """The bare loop's layouts, timed at one moment; see bare.py."""
-
-    loops: list[dict[str, Any]]
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The layout with most images a second."""
-        return max(self.loops, key=lambda each: each["images_per_s"])
-
-    @property
-    def images_per_s(self) -> float:
-        """The limit."""
-        return float(self.best["images_per_s"])
-
-    @property
-    def images_per_cpu_s(self) -> float:
-        """Of the same layout."""
-        return 1 / float(self.best["cpu_s_per_image"])
-
-    @property
-    def wide_p50_ms(self) -> float:
-        """Of one run at a time on all cores."""
-        return float(next(each for each in self.loops if each["name"].startswith("intra"))["p50_ms"])
-
-
-def bare(network: str, seconds: float) -> Bare:
-    """Times the bare loop."""
-    shape = ",".join(str(each) for each in NETWORKS[network].shape)
-    command = [sys.executable, str(HERE / "bare.py"), str(NETWORKS[network].file), "--shape", shape]
-    command += ["--seconds", str(seconds), "--batch", str(BATCHES.get(network, 8))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"the bare loop failed on {network}: {done.stderr[-500:]}")
-    return Bare(json.loads(done.stdout))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from measure import Bare, Measured
+from limit import Bare
+from measure import Measured
 
 
 class Cell(NamedTuple):

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from networks import MODELS, NETWORKS, WORK, repository
 from peers import BENTOML, LITSERVE, MLSERVER, MOSEC, OWN, RAY, ROOT, Environment
+
+from networks import MODELS, NETWORKS, WORK, repository
 
 APPS = Path(__file__).with_name("peers")
 NUMBERS = 'json:"data":'
