@@ -12,7 +12,7 @@ from pathlib import Path
 
 from peers import BENTOML, LITSERVE, MLSERVER, MOSEC, OWN, RAY, ROOT, Environment
 
-from networks import MODELS, NETWORKS, WORK, repository
+from networks import MODELS, WORK, repository
 
 APPS = Path(__file__).with_name("peers")
 NUMBERS = 'json:"data":'
@@ -45,7 +45,6 @@ class Server:
     variables: dict[str, str] = field(default_factory=dict)
     is_peer: bool = True  # neither infold nor a floor nor the plain app
     is_quick: bool = False  # is in the short run
-    networks: tuple[str, ...] = tuple(NETWORKS)
     note: str = ""
 
     def arguments(self, networks: Sequence[str], port: int) -> list[str]:
