@@ -16,20 +16,17 @@
  * all_answers and own cpu_seconds include warm-up and drain; everything else but wrong and errors
  * is of the measured window.
  */
-#define _GNU_SOURCE
+#include "load.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -37,30 +34,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum framing { HEAD, LENGTH, CHUNKED, TO_END };
-
 struct connection {
     int fd;
     bool connecting, busy, broken_pipe, wants_out;
     double due, again_at; /* when the request was due; when to connect again */
     size_t sent;
-    char *in; /* what was received of the current answer, kept zero-terminated */
-    size_t have, room;
-    enum framing framing;
-    size_t head, parsed, body, need; /* lengths: head, chunks read, body so far, body in all */
-    int status;
-    bool closes, retry_after;
+    struct answer in;
 };
-
-static struct {
-    const char *host, *port, *marker;
-    char *request;
-    size_t request_size, expected_count;
-    float *expected;
-    bool binary;
-    double tolerance, largest, seconds, warmup, rate, drain;
-    int connections;
-} opt = {.host = "127.0.0.1", .tolerance = 1e-3, .seconds = 3, .warmup = 0.5, .drain = 10, .connections = 1};
 
 static struct addrinfo *address;
 static struct connection *all;
@@ -73,23 +53,7 @@ static double *samples;
 static size_t sample_count, sample_room;
 static double *queue; /* due times of waiting arrivals, a ring */
 static size_t queue_head, queue_length, queue_room;
-static uint64_t dice = 88172645463325252u;
-
-static void die(const char *format, ...) {
-    va_list words;
-    va_start(words, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, words);
-    fputc('\n', stderr);
-    va_end(words);
-    exit(2);
-}
-
-static void *grown(void *memory, size_t bytes) {
-    memory = realloc(memory, bytes);
-    if (!memory) die("no memory");
-    return memory;
-}
+static uint64_t dice;
 
 static double now(void) {
     struct timespec t;
@@ -108,38 +72,6 @@ static void sample(double seconds) {
         samples = grown(samples, sample_room * sizeof *samples);
     }
     samples[sample_count++] = 1e3 * seconds;
-}
-
-/* ---- answers ---------------------------------------------------------------------------- */
-
-static bool close_enough(float got, float expected) {
-    return fabs((double)got - (double)expected) <= opt.tolerance * opt.largest; /* false for NaN */
-}
-
-static bool is_right(const char *body, size_t size) {
-    if (!opt.expected_count) return true;
-    if (opt.binary) {
-        size_t bytes = opt.expected_count * sizeof(float);
-        if (size < bytes) return false;
-        for (size_t i = 0; i < opt.expected_count; i++) {
-            float got;
-            memcpy(&got, body + size - bytes + i * sizeof got, sizeof got);
-            if (!close_enough(got, opt.expected[i])) return false;
-        }
-        return true;
-    }
-    const char *at = memmem(body, size, opt.marker, strlen(opt.marker));
-    if (!at) return false;
-    at += strlen(opt.marker);
-    for (size_t i = 0; i < opt.expected_count; i++) {
-        char *end;
-        at += strspn(at, "[], \t\r\n");
-        float got = strtof(at, &end);
-        if (end == at || !close_enough(got, opt.expected[i])) return false;
-        at = end;
-    }
-    at += strspn(at, "[], \t\r\n");
-    return !(*at == '-' || (*at >= '0' && *at <= '9')); /* more values than there should be */
 }
 
 static void ask(struct connection *c, double due);
@@ -162,91 +94,29 @@ static void answered(struct connection *c) {
     double t = now();
     bool counts = t >= from && t < until;
     bool good = false;
-    if (c->status == 200) {
-        char *body = c->in + c->head, kept = body[c->body];
-        body[c->body] = 0; /* so that no number runs into what follows */
-        good = is_right(body, c->body);
-        body[c->body] = kept;
+    if (c->in.status == 200) {
+        good = is_right(&c->in);
         all_answers += good, wrong += !good;
     }
     if (counts) {
-        if (c->status < 600) statuses[c->status]++;
+        if (c->in.status < 600) statuses[c->in.status]++;
         answers += good;
-        refusals_with_retry += c->status != 200 && c->retry_after;
+        refusals_with_retry += c->in.status != 200 && c->in.retry_after;
     }
     if (good && (opt.rate > 0 ? c->due >= from && c->due < until : counts)) sample(t - c->due);
     c->busy = false;
-    if (c->closes || c->sent < opt.request_size)
+    if (c->in.closes || c->sent < opt.request_size)
         drop(c, false); /* a refusal may come before the whole request was read */
     else
-        c->have = 0, next(c);
-}
-
-static bool is_field(const char *line, const char *name) { return !strncasecmp(line, name, strlen(name)); }
-
-/* Reads the head of the answer; false while it is not whole. */
-static bool read_head(struct connection *c) {
-    for (;;) {
-        char *end = memmem(c->in, c->have, "\r\n\r\n", 4);
-        if (!end) return false;
-        c->head = (size_t)(end - c->in) + 4;
-        if (strncmp(c->in, "HTTP/1.", 7) || c->head < 13) return c->status = 0, c->framing = TO_END, true;
-        c->status = atoi(c->in + 9);
-        if (c->status >= 200 || c->status < 100) break;
-        c->have -= c->head; /* 100 Continue and its like */
-        memmove(c->in, c->in + c->head, c->have + 1);
-    }
-    c->framing = TO_END, c->closes = c->in[7] == '0', c->retry_after = false;
-    if (c->status == 204 || c->status == 304) c->framing = LENGTH, c->need = 0;
-    for (char *line = c->in; (line = memmem(line, (size_t)(c->in + c->head - line), "\r\n", 2));) {
-        line += 2;
-        if (is_field(line, "content-length:") && c->framing != CHUNKED)
-            c->framing = LENGTH, c->need = strtoull(line + 15, NULL, 10);
-        else if (is_field(line, "transfer-encoding:"))
-            c->framing = CHUNKED;
-        else if (is_field(line, "retry-after:"))
-            c->retry_after = true;
-        else if (is_field(line, "connection:") && is_field(line + 11 + strspn(line + 11, " "), "close"))
-            c->closes = true;
-    }
-    c->closes |= c->framing == TO_END;
-    c->body = 0, c->parsed = c->head;
-    return true;
-}
-
-/* Moves whole chunks together behind the head; 1 when the last was read, -1 for nonsense. */
-static int read_chunks(struct connection *c) {
-    for (;;) {
-        char *line = c->in + c->parsed, *stop;
-        char *end = memmem(line, c->have - c->parsed, "\r\n", 2);
-        if (!end) return 0;
-        size_t size = strtoull(line, &stop, 16), start = (size_t)(end - c->in) + 2;
-        if (stop == line) return -1;
-        if (!size) /* trailers, if any, end with an empty line */
-            return memmem(end, (size_t)(c->in + c->have - end), "\r\n\r\n", 4) ? 1 : 0;
-        if (size > c->have || start + size + 2 > c->have) return 0;
-        memmove(c->in + c->head + c->body, c->in + start, size);
-        c->body += size, c->parsed = start + size + 2;
-    }
+        next(c);
 }
 
 static void received(struct connection *c, bool at_end) {
-    if (c->framing == HEAD && !read_head(c)) {
-        if (at_end) drop(c, true);
-        return;
+    switch (read_answer(&c->in, at_end)) {
+    case WHOLE: answered(c); break;
+    case BROKEN: drop(c, true); break;
+    case PARTIAL: break;
     }
-    int done = 0;
-    if (c->framing == CHUNKED) {
-        done = read_chunks(c);
-    } else {
-        c->body = c->have - c->head;
-        if (c->framing == LENGTH) done = c->body >= c->need ? (c->body = c->need, 1) : 0;
-        if (c->framing == TO_END) done = at_end;
-    }
-    if (done > 0)
-        answered(c);
-    else if (done < 0 || at_end)
-        drop(c, true);
 }
 
 /* ---- connections ------------------------------------------------------------------------ */
@@ -265,7 +135,6 @@ static void open_connection(struct connection *c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     c->connecting = c->wants_out = true;
     c->busy = c->broken_pipe = false;
-    c->have = 0;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};
     if (connect(c->fd, address->ai_addr, address->ai_addrlen) && errno != EINPROGRESS) {
         drop(c, true);
@@ -301,28 +170,23 @@ static void send_more(struct connection *c) {
 }
 
 static void ask(struct connection *c, double due) {
-    c->busy = true, c->due = due, c->sent = 0, c->have = 0, c->framing = HEAD;
+    c->busy = true, c->due = due, c->sent = 0;
+    reset(&c->in);
     send_more(c);
 }
 
 static void receive_more(struct connection *c) {
     for (;;) {
-        if (c->room - c->have < 32768) {
-            c->room = c->room ? 2 * c->room : 65536;
-            c->in = grown(c->in, c->room);
-        }
-        ssize_t n = recv(c->fd, c->in + c->have, c->room - c->have - 1, 0);
+        size_t room = make_room(&c->in);
+        ssize_t n = recv(c->fd, c->in.bytes + c->in.have, room, 0);
         if (n < 0 && errno == EAGAIN) return;
-        bool at_end = n <= 0;
         if (!c->busy) { /* closed, or spoke, between two requests */
             drop(c, false);
             return;
         }
-        if (!at_end) c->have += (size_t)n;
-        c->in[c->have] = 0;
-        bool was_full = !at_end && c->have == c->room - 1;
-        received(c, at_end);
-        if (at_end || c->fd < 0 || !c->busy || !was_full) return;
+        take(&c->in, n > 0 ? (size_t)n : 0);
+        received(c, n <= 0);
+        if (c->fd < 0 || !c->busy || (size_t)n < room) return;
     }
 }
 
@@ -412,54 +276,6 @@ static void loop(void) {
     }
 }
 
-/* ---- start and end ----------------------------------------------------------------------- */
-
-static char *whole_file(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (!file) die("%s: %s", path, strerror(errno));
-    char *bytes = NULL;
-    size_t room = 0, n;
-    *size = 0;
-    do {
-        if (*size + 65536 > room) bytes = grown(bytes, room = 2 * room + 131072);
-        n = fread(bytes + *size, 1, 65536, file);
-        *size += n;
-    } while (n);
-    fclose(file);
-    return bytes;
-}
-
-static void options(int count, char **words) {
-    for (int i = 1; i < count; i += 2) {
-        const char *name = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
-        if (!value) die("%s has no value", name);
-        size_t size;
-        if (!strcmp(name, "--host")) opt.host = value;
-        else if (!strcmp(name, "--port")) opt.port = value;
-        else if (!strcmp(name, "--request")) opt.request = whole_file(value, &opt.request_size);
-        else if (!strcmp(name, "--connections")) opt.connections = atoi(value);
-        else if (!strcmp(name, "--seconds")) opt.seconds = atof(value);
-        else if (!strcmp(name, "--warmup")) opt.warmup = atof(value);
-        else if (!strcmp(name, "--rate")) opt.rate = atof(value);
-        else if (!strcmp(name, "--drain")) opt.drain = atof(value);
-        else if (!strcmp(name, "--seed")) dice += 2685821657736338717u * (uint64_t)atoll(value);
-        else if (!strcmp(name, "--tolerance")) opt.tolerance = atof(value);
-        else if (!strcmp(name, "--expect")) {
-            opt.expected = (float *)(void *)whole_file(value, &size);
-            opt.expected_count = size / sizeof(float);
-        } else if (!strcmp(name, "--check")) {
-            opt.binary = !strcmp(value, "binary");
-            if (!strncmp(value, "json:", 5)) opt.marker = value + 5;
-            else if (!opt.binary) die("--check is json:MARKER or binary, not %s", value);
-        } else die("no option %s", name);
-    }
-    if (!opt.port || !opt.request_size) die("--port and --request are needed");
-    if (opt.connections < 1 || opt.seconds <= 0) die("connections and seconds must be more than 0");
-    if (opt.expected_count && !opt.binary && !opt.marker) die("--expect needs --check");
-    for (size_t i = 0; i < opt.expected_count; i++)
-        opt.largest = fmax(opt.largest, fabs((double)opt.expected[i]));
-}
-
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -494,6 +310,7 @@ static void print(void) {
 
 int main(int count, char **words) {
     options(count, words);
+    dice = 88172645463325252u + 2685821657736338717u * opt.seed;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     int failure = getaddrinfo(opt.host, opt.port, &hints, &address);
     if (failure) die("%s: %s", opt.host, gai_strerror(failure));

@@ -16,7 +16,7 @@ from bodies import Question
 
 from networks import WORK
 
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCES = [str(Path(__file__).with_name(f"{each}.c")) for each in ("load", "answer", "options")]
 PROGRAM = WORK / "load"
 
 
@@ -52,10 +52,10 @@ def compile_load() -> None:
     if compiler is None:
         sys.exit("the load generator is written in C: install a compiler (cc), or name one in CC")
     WORK.mkdir(parents=True, exist_ok=True)
-    command = [compiler, "-std=c11", "-O2", "-o", str(PROGRAM), str(SOURCE), "-lm"]
+    command = [compiler, "-std=c11", "-O2", "-o", str(PROGRAM), *SOURCES, "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"load.c did not compile:\n{done.stderr}")
+        sys.exit(f"the load generator did not compile:\n{done.stderr}")
 
 
 def load_command(

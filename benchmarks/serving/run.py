@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -147,6 +148,8 @@ def main() -> None:
     for name, full, quick in (("rounds", 3, 2), ("seconds", 3.0, 1.0), ("bare_seconds", 1.0, 0.3)):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else full)
+    is_whole = not (options.quick or options.server)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     compile_load()
     cells, servers = chosen_cells(options), chosen_servers(options)
     results = Results()
@@ -156,7 +159,7 @@ def main() -> None:
             own = [each for each in servers if each.name in ("infold", "plain")]
             measure_specials(results, own, options.seconds, options.network)
     finally:
-        text = tables(results)
+        text = tables(results, is_whole=is_whole)
         (WORK / "results.json").write_text(json.dumps(asdict(results), indent=1))
         (WORK / "results.md").write_text(text)
         if options.markdown:
@@ -165,7 +168,6 @@ def main() -> None:
     if wrong := results.wrong():
         sys.exit(f"{wrong} answers were wrong")
     ran = {row.server.split(",")[0] for row in results.rows if row.rounds} - {"bare ASGI"}
-    is_whole = not (options.quick or options.server)
     if is_whole and len(ran) < LEAST_SERVERS:
         sys.exit(f"only {len(ran)} servers ran, not {LEAST_SERVERS}: {', '.join(sorted(ran))}")
 

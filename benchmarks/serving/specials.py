@@ -18,7 +18,6 @@ WAITING = 512  # connections of the open loop under overload: more than a server
 TWO_MODELS = "two models at once"
 OPEN_LOOP = "open loop at 80 % of the knee"
 OVERLOAD = "overload at 150 % of the knee"
-# The columns that the words of a special row stand in.
 Measure = Callable[[Server, str, float], list[Special]]
 
 
@@ -63,9 +62,10 @@ def open_loop(server: Server, body: str, seconds: float) -> list[Special]:
         OVERLOAD,
         server.name,
         goodput,
-        f"goodput {shown(goodput)} of the knee's {knee:.1f}/s: {load.refused} refused ({load.retry_after} with "
-        f"Retry-After), statuses {load.statuses or 'none'}, {load.errors} broken connections, "
-        f"{load.unanswered} unanswered, p99 {shown(load.p99_ms)} ms, memory +{flood.pss_mib - before:.0f} MiB",
+        f"goodput {shown(goodput)} of the knee's {knee:.1f}/s: {load.refused} refused "
+        f"({load.retry_after} with Retry-After), statuses {load.statuses or 'none'}, {load.errors} broken "
+        f"connections, {load.unanswered} unanswered, p99 {shown(load.p99_ms)} ms, "
+        f"memory +{flood.pss_mib - before:.0f} MiB",
         load.wrong,
     )
     return [first, second]

@@ -15,8 +15,8 @@ HEADS = (
 BODIES = {"json": "JSON", "binary": "binary"}
 
 
-def tables(results: Results) -> str:
-    """All of it."""
+def tables(results: Results, *, is_whole: bool) -> str:
+    """All of it; of a part of the run only the targets that were measured."""
     parts = [f"{CORES} cores. How to read this: the head of `benchmarks/serving/run.py`."]
     for cell in dict.fromkeys(row.cell for row in results.rows):
         parts.append(_cell(results, cell))
@@ -24,7 +24,7 @@ def tables(results: Results) -> str:
         parts.append(_bare(results))
     if results.specials:
         parts.append(_specials(results))
-    parts.append(_targets(results))
+    parts.append(_targets(results, is_whole))
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,10 +95,12 @@ def _specials(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _targets(results: Results) -> str:
+def _targets(results: Results, is_whole: bool) -> str:
     lines = ["### Targets", "", "| target | wanted | reached | |", "|---|---:|---:|---|"]
     for target in TARGETS:
         value, met = target.figure(results), target.is_met(results)
+        if met is None and not is_whole:
+            continue
         wanted = f"{'>=' if target.at_least else '<='} {target.bound:g}"
         verdict = {True: "met", False: "**missed**", None: "not measured"}[met]
         lines.append(

@@ -49,7 +49,7 @@ def ratio(one: Figure, other: Figure) -> Figure:
 
 
 def above_bare(network: str) -> Figure:
-    """Milliseconds that serving adds to a lone run on all cores, in the median, round by round."""
+    """Milliseconds that serving adds to a lone run on all cores, between the medians."""
 
     def added(results: Results) -> float | None:
         p50 = results.figure(network, "binary", 1, OURS, "p50_ms")
