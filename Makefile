@@ -8,7 +8,7 @@ LOCKS  := deploy/locks
 .PHONY: help setup serve test check bench bench-serving bench-folders frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'

@@ -117,8 +117,8 @@ class Results:
 
     def special(self, name: str, server: str) -> float | None:
         """The figure of a special row, if it was measured."""
-        found = (each.value for each in self.specials if (each.name, each.server) == (name, server))
-        return next(found, None)
+        mine = [each.value for each in self.specials if (each.name, each.server) == (name, server)]
+        return next((each for each in mine if each is not None), None)
 
     def wrong(self) -> int:
         """Wrong answers of all servers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from measure import Running, ServerError
 from results import Results, Special
@@ -75,20 +76,23 @@ def measure_specials(
     results: Results, servers: list[Server], seconds: float, networks: list[str] | None
 ) -> None:
     """Those of the given servers that can be asked all this; binary where they take it."""
-    kinds: list[tuple[Measure, set[str]]] = [(two_models, set(PAIR)), (open_loop, {OPEN})]
+    kinds: list[tuple[str, Measure, set[str]]] = [
+        (TWO_MODELS, two_models, set(PAIR)),
+        (OPEN_LOOP, open_loop, {OPEN}),
+    ]
     for server in servers:
-        for kind, needed in kinds:
+        for name, kind, needed in kinds:
             if (networks is not None and not needed <= set(networks)) or server.environment.missing():
                 continue
             if kind is two_models and not server.can_hold(PAIR):
                 continue
             for body in ("binary", "json"):
-                print(f"{kind.__name__}: {server.name}, {body}", file=sys.stderr, flush=True)
+                print(f"{name}: {server.name}, {body}", file=sys.stderr, flush=True)
                 try:
                     done = kind(server, body, seconds)
                 except ServerError as error:
-                    done = [Special(f"{kind.__name__}, {body}", server.name, None, f"not measured: {error}")]
-                results.specials += done
+                    done = [Special(name, server.name, None, f"not measured: {error}")]
+                results.specials += [replace(each, words=f"{body}: {each.words}") for each in done]
                 if done[0].value is not None:
                     break
 
