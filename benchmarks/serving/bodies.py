@@ -1,4 +1,6 @@
-"""The requests, byte for byte, and the answer each must get.
+"""The request bodies, byte for byte, and the answer each must get.
+
+    python benchmarks/serving/bodies.py [network ...]
 
 A network has one input, and every server is asked about that same input; only its wrapping
 differs. All JSON bodies hold the numbers as one flat list, as `json.dumps(x.ravel().tolist())`
@@ -8,16 +10,17 @@ writes them. The expected answer is that of onnxruntime alone with its default o
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from catalogue import NETWORKS
 from numpy.typing import NDArray
+from questions import FOLDER
 
-from networks import NETWORKS, WORK, Network
+import networks
 
 BOUNDARY = "one-part-of-float32"
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -29,16 +32,6 @@ class Body:
 
     content: bytes
     fields: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Question:
-    """Files for the load generator: a whole request, and the values that must come back."""
-
-    request: Path
-    expected: Path
-    check: str
-    tolerance: float
 
 
 def plain_json(x: NDArray[np.float32]) -> Body:
@@ -80,25 +73,20 @@ WRAPPINGS: dict[str, Callable[[NDArray[np.float32]], Body]] = {
 }
 
 
-@cache
-def expected(network: Network) -> Path:
-    """The file with the values of the right answer."""
-    session = onnxruntime.InferenceSession(network.file, providers=["CPUExecutionProvider"])
-    (values,) = session.run(None, {"x": network.example()})
-    file = WORK / "bodies" / f"{network.name}.expected"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(np.ascontiguousarray(values, np.float32).tobytes())
-    return file
+def write(name: str) -> None:
+    """The bodies of one network and the values of the right answer lie in FOLDER."""
+    network = NETWORKS[name]
+    x = np.random.default_rng(7).standard_normal((1, *network.shape)).astype(np.float32)
+    session = onnxruntime.InferenceSession(networks.write(name), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": x})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{name}.expected").write_bytes(np.ascontiguousarray(y, np.float32).tobytes())
+    for wrapping, wrap in WRAPPINGS.items():
+        body = wrap(x)
+        (FOLDER / f"{name}.{wrapping}.body").write_bytes(body.content)
+        (FOLDER / f"{name}.{wrapping}.fields").write_text(json.dumps(body.fields))
 
 
-@cache
-def question(network_name: str, wrapping: str, path: str, check: str) -> Question:
-    """The files for one network, wrapped for a server, posted to a path."""
-    network = NETWORKS[network_name]
-    body = WRAPPINGS[wrapping](network.example())
-    fields = (("Host", "127.0.0.1"), ("Content-Length", str(len(body.content))), *body.fields)
-    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
-    reply = expected(network)
-    request = WORK / "bodies" / f"{network_name}.{wrapping}.{path.strip('/').replace('/', '-')}.http"
-    request.write_bytes(head.encode() + body.content)
-    return Question(request, reply, check, network.tolerance)
+if __name__ == "__main__":
+    for each in sys.argv[1:] or NETWORKS:
+        write(each)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from networks import NETWORKS
+from catalogue import NETWORKS
 
 LOOP = Path(__file__).with_name("bare.py")
 BATCHES = {"tiny": 32}  # 8 for the others

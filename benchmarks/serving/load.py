@@ -12,9 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bodies import Question
-
-from networks import WORK
+from catalogue import WORK
+from questions import Question
 
 SOURCES = [str(Path(__file__).with_name(f"{each}.c")) for each in ("load", "answer", "options")]
 PROGRAM = WORK / "load"

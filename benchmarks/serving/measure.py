@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import machine
-from bodies import Question, question
+from catalogue import WORK
 from load import Load, load_command, read_load
+from questions import Question, question
 
-from networks import WORK
 from servers import Server
 
 PATIENCE_S = 90.0  # until a server must be ready
@@ -29,6 +29,10 @@ PATIENCE_S = 90.0  # until a server must be ready
 
 class ServerError(Exception):
     """A server did not start or does not answer; becomes the reason in its row."""
+
+    def __init__(self, reason: str, wrong: int = 0) -> None:
+        super().__init__(reason)
+        self.wrong = wrong
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,8 @@ class Running:
         if load.wrong or load.errors or not load.all_answers:
             raise ServerError(
                 f"smoke check: {load.all_answers} right, {load.wrong} wrong, {load.errors} broken "
-                f"connections, statuses {load.statuses}"
+                f"connections, statuses {load.statuses}",
+                load.wrong,
             )
 
     def _last_words(self) -> str:

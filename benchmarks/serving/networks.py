@@ -5,53 +5,22 @@
 writes what is missing under `build/serving/models/<name>/1/model.onnx`, which is a model
 repository. Weights are drawn so that the variance is kept from layer to layer (He), hence outputs
 are finite and differ from input to input; how fast a network runs does not depend on their values.
-Every network has one input `x` and one output `y`, both float32 with an open batch axis.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from catalogue import NETWORKS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-WORK = Path(__file__).parents[2] / "build" / "serving"
-MODELS = WORK / "models"
 OPSET, IR = 17, 8
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network: how to write it, and how near an answer must be."""
-
-    name: str
-    write: Callable[[Path], None]
-    shape: tuple[int, ...]  # of one input, without the batch axis
-    tolerance: float = 1e-3  # as a part of the largest output
-
-    @property
-    def file(self) -> Path:
-        """Where the ONNX file lies; it is made if need be."""
-        file = MODELS / self.name / "1" / "model.onnx"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_suffix(".draft")
-            self.write(draft)
-            draft.rename(file)
-        return file
-
-    def example(self) -> NDArray[np.float32]:
-        """One input, batch axis included."""
-        drawn = np.random.default_rng(7).standard_normal((1, *self.shape))
-        return drawn.astype(np.float32)
 
 
 class Graph:
@@ -189,7 +158,7 @@ def resnet50_int8(path: Path) -> None:
             return None if image is None else {"x": image}
 
     quantize_static(
-        NETWORKS["resnet50"].file,
+        write("resnet50"),
         path,
         Images(),
         quant_format=QuantFormat.QDQ,
@@ -200,32 +169,20 @@ def resnet50_int8(path: Path) -> None:
     )
 
 
-NETWORKS = {
-    each.name: each
-    for each in (
-        Network("tiny", tiny, (64,)),
-        Network("mobilenetv2", mobilenetv2, (3, 224, 224)),
-        Network("resnet50", resnet50, (3, 224, 224)),
-        # One step of the last scale is nearly a hundredth of the largest output.
-        Network("resnet50_int8", resnet50_int8, (3, 224, 224), tolerance=0.01),
-    )
+WRITERS: dict[str, Callable[[Path], None]] = {
+    each.__name__: each for each in (tiny, mobilenetv2, resnet50, resnet50_int8)
 }
 
 
-def repository(names: Sequence[str]) -> Path:
-    """A model repository with just these networks."""
-    folder = WORK / "repositories" / "+".join(names)
-    for name in names:
-        source = NETWORKS[name].file
-        target = folder / name / "1" / "model.onnx"
-        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            try:
-                os.link(source, target)
-            except OSError:
-                shutil.copy2(source, target)
-    return folder
+def write(name: str) -> Path:
+    """The file of a network is there."""
+    file = NETWORKS[name].file
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".draft")
+        WRITERS[name](draft)
+        draft.rename(file)
+    return file
 
 
 def main() -> None:
@@ -233,7 +190,7 @@ def main() -> None:
 
     for name in sys.argv[1:] or NETWORKS:
         network = NETWORKS[name]
-        session = onnxruntime.InferenceSession(network.file)
+        session = onnxruntime.InferenceSession(write(name))
         random = np.random.default_rng(0)
         inputs = (random.standard_normal((1, *network.shape)).astype(np.float32) for _ in range(2))
         one, other = (session.run(None, {"x": each})[0] for each in inputs)

@@ -72,6 +72,7 @@ class Row:
     note: str = ""
     rounds: list[Round] = field(default_factory=list)
     reason: str = ""  # why there are no rounds, or fewer
+    wrong_at_start: int = 0
 
     def values(self, name: str) -> list[float]:
         """One figure of all rounds."""
@@ -122,4 +123,5 @@ class Results:
 
     def wrong(self) -> int:
         """Wrong answers of all servers."""
-        return sum(row.total("wrong") for row in self.rows) + sum(each.wrong for each in self.specials)
+        of_rows = sum(row.total("wrong") + row.wrong_at_start for row in self.rows)
+        return of_rows + sum(each.wrong for each in self.specials)

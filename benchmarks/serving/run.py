@@ -17,14 +17,19 @@ all servers in turn, so a busy minute bothers all alike.
   trust on a busy machine: who has to share a core is slower, but hardly does more work. Threads
   that spin while they wait count as work.
 - **p50, p99**: from sending the request to having the answer, of right answers only.
-- **MiB**: memory of all processes under load, shared pages counted once. **ready s**: from the
-  start of the process to the first right answer.
+- **MiB**: memory (PSS) of all processes under load. Shared pages are divided among all who map
+  them, so other programs on the machine that use the same libraries make it look smaller.
+  **ready s**: from the start of the process to the first answer.
 - **others**: cores that neither the server nor the load generator used. Above 0.1, compare
   answers per CPU second only, and read no target that is about time.
 
 The load generator runs on the same cores, and takes 0.02 to 0.5 of one. On the tiny network the
 bare loop batches 32 inputs in a run, so its shares say little; compare with the rows called bare
 ASGI there: uvicorn without a framework, which is the most that Python over HTTP can reach.
+
+The last table says which targets infold meets, and for those that are about answers a second,
+what the same comparison is by CPU second. Specials that need a server to be asked in other ways,
+like two models at once or more requests than it can answer, stand before it.
 
 Exit code 1 if any answer was wrong, or if fewer than five servers ran (where all were asked for).
 """
@@ -40,14 +45,15 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+from catalogue import NETWORKS, WORK
 from limit import Bare, bare
 from load import compile_load
 from measure import Running, ServerError
+from questions import prepare
 from results import Cell, Results, Round, Row
-from specials import measure_specials
+from specials import OPEN, PAIR, measure_specials
 from tables import tables
 
-from networks import NETWORKS, WORK
 from servers import SERVERS, Server
 
 LEAST_SERVERS = 5
@@ -118,7 +124,7 @@ def one_round(server: Server, rows: Sequence[Row], times: list[Bare], options: a
             ]
     except ServerError as error:
         for row in rows:
-            row.reason = str(error)
+            row.reason, row.wrong_at_start = str(error), row.wrong_at_start + error.wrong
         return
     times.append(bare(network, options.bare_seconds))
     for row, measured in zip(rows, spells, strict=True):
@@ -152,10 +158,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     compile_load()
     cells, servers = chosen_cells(options), chosen_servers(options)
+    with_specials = not (options.quick or options.no_specials)
+    wanted = {cell.network for cell in cells} | ({*PAIR, OPEN} if with_specials else set())
+    prepare(each for each in NETWORKS if each in wanted and each in (options.network or NETWORKS))
     results = Results()
     try:
         measure_cells(results, cells, servers, options)
-        if not (options.quick or options.no_specials):
+        if with_specials:
             own = [each for each in servers if each.name in ("infold", "plain")]
             measure_specials(results, own, options.seconds, options.network)
     finally:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from catalogue import MODELS, WORK, repository
 from peers import BENTOML, LITSERVE, MLSERVER, MOSEC, OWN, RAY, ROOT, Environment
-
-from networks import MODELS, WORK, repository
 
 APPS = Path(__file__).with_name("peers")
 NUMBERS = 'json:"data":'

@@ -91,7 +91,7 @@ def measure_specials(
                 try:
                     done = kind(server, body, seconds)
                 except ServerError as error:
-                    done = [Special(name, server.name, None, f"not measured: {error}")]
+                    done = [Special(name, server.name, None, f"not measured: {error}", error.wrong)]
                 results.specials += [replace(each, words=f"{body}: {each.words}") for each in done]
                 if done[0].value is not None:
                     break
