@@ -5,45 +5,49 @@ Linux only: all of it is read from /proc.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+PR_SET_CHILD_SUBREAPER = 36
 CORES = len(os.sched_getaffinity(0))
 
 
-def tree(root: int) -> list[int]:
-    """A process and all that descend from it or share its session.
+def adopt_orphans() -> None:
+    """Processes whose parents end become children of this one, so that none gets out of sight."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
-    Processes that were orphaned keep the session they were started in; a server is therefore
-    started in one of its own.
-    """
+
+def descendants(root: int) -> set[int]:
+    """All processes below one, itself left out."""
     parents: dict[int, int] = {}
-    sessions: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            parents[int(entry.name)], sessions[int(entry.name)] = int(fields[1]), int(fields[3])
-    found = {pid for pid, session in sessions.items() if session == root or pid == root}
+            parents[int(entry.name)] = int(fields[1])
+    found = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return sorted(found)
+    return found - {root}
 
 
-def cpu_seconds(root: int) -> float:
-    """CPU seconds of a process tree, children that ended and were waited for included."""
+def cpu_seconds(processes: Iterable[int]) -> float:
+    """CPU seconds of processes and of their children that ended and were waited for."""
     ticks = 0
-    for pid in tree(root):
+    for pid in processes:
         if fields := _stat(pid):
             ticks += sum(int(each) for each in fields[11:15])
     return ticks / TICKS
 
 
-def pss_mib(root: int) -> float:
-    """Memory of a process tree in MiB; what several processes share is divided among them."""
+def pss_mib(processes: Iterable[int]) -> float:
+    """Memory of processes in MiB; what several share is divided among them."""
     kib = 0
-    for pid in tree(root):
+    for pid in processes:
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
@@ -52,24 +56,18 @@ def pss_mib(root: int) -> float:
     return kib / 1024
 
 
-def started_at(pid: int) -> str | None:
-    """When a process started, in ticks: tells it from a later one of that number. None if gone."""
-    fields = _stat(pid)
-    return fields[19] if fields and fields[0] != "Z" else None
-
-
 @dataclass(frozen=True)
 class Moment:
-    """The time and the CPU seconds used so far by the whole machine, and by a server's tree."""
+    """The time and the CPU seconds used so far by the whole machine, and by a server's processes."""
 
     at: float
     machine: float
     server: float
 
     @classmethod
-    def now(cls, root: int) -> Moment:
+    def now(cls, server: Iterable[int]) -> Moment:
         """This one."""
-        return cls(time.perf_counter(), _machine_seconds(), cpu_seconds(root))
+        return cls(time.perf_counter(), _machine_seconds(), cpu_seconds(server))
 
 
 @dataclass(frozen=True)

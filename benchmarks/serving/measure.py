@@ -100,7 +100,7 @@ class Running:
         self, asked: Sequence[tuple[str, int]], seconds: float, warmup: float, rate: float = 0
     ) -> list[Measured]:
         """A spell of load on each of several networks at the same time."""
-        before = machine.Moment.now(self._process.pid)
+        before = machine.Moment.now(self.processes())
         commands = [
             load_command(self.question(network), self.port, connections, seconds, warmup, rate)
             for network, connections in asked
@@ -108,18 +108,22 @@ class Running:
         started = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
         # The memory is that under load, but the look at it must not disturb a short measurement.
         time.sleep(warmup + 0.8 * seconds)
-        pss = machine.pss_mib(self._process.pid)
+        pss = machine.pss_mib(self.processes() - {each.pid for each in started})
         texts = [each.communicate(timeout=seconds + warmup + 60)[0] for each in started]
-        after = machine.Moment.now(self._process.pid)
+        after = machine.Moment.now(self.processes())
         if failed := [each for each in started if each.returncode]:
             raise ServerError(f"the load generator ended with {failed[0].returncode}")
         loads = [read_load(text) for text in texts]
         usage = machine.Usage.between(before, after, sum(each.cpu_seconds for each in loads))
         return [Measured(each, usage, pss) for each in loads]
 
+    def processes(self) -> set[int]:
+        """All that are its own: this process starts nothing else beside it, and adopts orphans."""
+        return machine.descendants(os.getpid())
+
     def pss_mib(self) -> float:
         """Its memory now."""
-        return machine.pss_mib(self._process.pid)
+        return machine.pss_mib(self.processes())
 
     def _wait_until_ready(self, network: str, deadline: float) -> None:
         said = "did not listen"
@@ -169,18 +173,21 @@ class Running:
 
     def _end(self) -> None:
         """All of its processes end, politely where they can."""
-        left = {pid: machine.started_at(pid) for pid in machine.tree(self._process.pid)}
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pid, began in left.items():  # those that had left the group
-            if began is not None and machine.started_at(pid) == began:
+        # Whatever it started and left behind is a child of ours by now, in whichever group.
+        deadline = time.perf_counter() + 10
+        while (left := self.processes()) and time.perf_counter() < deadline:
+            for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                if pid != self._process.pid:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
+            self._process.poll()
+            time.sleep(0.02)
 
 
 def free_port() -> int:

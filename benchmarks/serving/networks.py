@@ -37,7 +37,7 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
-    def constant(self, value: NDArray[np.float32]) -> str:
+    def constant(self, value: NDArray[np.floating]) -> str:
         """An initializer."""
         name = f"w_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(value.astype(np.float32), name))

@@ -89,13 +89,13 @@ HTTP = ("uvloop==0.23.0", "httptools==0.9.0")
 
 OWN = Environment("own")
 # Multipart bodies are LitServe's only way to take bytes, and it does not install their parser.
-LITSERVE = Environment("litserve", ("litserve==0.2.19", "python-multipart", *HTTP, RUNTIME, NUMPY))
+LITSERVE = Environment("litserve", ("litserve==0.2.19", "python-multipart==0.0.34", *HTTP, RUNTIME, NUMPY))
 # As installed BentoML answers over asyncio and h11; uvicorn takes these two where they are found.
 BENTOML = Environment("bentoml", ("bentoml==1.4.39", *HTTP, RUNTIME, NUMPY))
 MOSEC = Environment("mosec", ("mosec==0.9.8", RUNTIME, NUMPY))
-RAY = Environment("ray", ("ray[serve]==2.60.0", "orjson", *HTTP, RUNTIME, NUMPY))
+RAY = Environment("ray", ("ray[serve]==2.60.0", "orjson==3.13.0", *HTTP, RUNTIME, NUMPY))
 # Its processes do not start with a newer uvloop.
-MLSERVER = Environment("mlserver", ("mlserver==1.7.1", "uvloop==0.21.0", RUNTIME))
+MLSERVER = Environment("mlserver", ("mlserver==1.7.1", "uvloop==0.21.0", RUNTIME, NUMPY))
 
 PEERS = (MOSEC, LITSERVE, BENTOML, MLSERVER, RAY)
 

@@ -45,6 +45,7 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+import machine
 from catalogue import NETWORKS, WORK
 from limit import Bare, bare
 from load import compile_load
@@ -156,6 +157,7 @@ def main() -> None:
             setattr(options, name, quick if options.quick else full)
     is_whole = not (options.quick or options.server)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    machine.adopt_orphans()
     compile_load()
     cells, servers = chosen_cells(options), chosen_servers(options)
     with_specials = not (options.quick or options.no_specials)

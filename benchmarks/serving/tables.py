@@ -25,7 +25,7 @@ def tables(results: Results, *, is_whole: bool) -> str:
     if results.specials:
         parts.append(_specials(results))
     parts.append(_targets(results, is_whole))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(each for each in parts if each) + "\n"
 
 
 def _cell(results: Results, cell: Cell) -> str:
@@ -106,7 +106,7 @@ def _targets(results: Results, is_whole: bool) -> str:
         by_cpu = target.by_cpu(results) if target.by_cpu else None
         reached = " | ".join((_figure(value), verdict, _figure(by_cpu)))
         lines.append(f"| {target.words} | {wanted} | {reached} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 4 else ""
 
 
 def _figure(value: float | None) -> str:
