@@ -124,7 +124,7 @@ SERVERS = (
     Server("Ray Serve", RAY, ("{python}", "{apps}/ray_app.py"), BOTH, "/-/healthz", 2,
            {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_USAGE_STATS_ENABLED": "0"},
-           note="its throughput switches and HAProxy; the defaults are 13 times slower"),
+           note="with its throughput switches and HAProxy"),
 )  # fmt: skip
 
 
