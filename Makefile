@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-folders frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test check bench bench-serving bench-folders frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
@@ -44,8 +44,8 @@ check: $(VENV)/.dev   ## Lint, types, import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.dev   ## Measure; prints ratios against a baseline of the same run.
-	$(BIN)/python benchmarks/serving.py
+bench: $(VENV)/.dev   ## Measure serving for a minute: beside a bare loop, bare ASGI and plain FastAPI.
+	$(BIN)/python benchmarks/serving/run.py --quick
 
 # Frameworks live in an environment of their own; they are heavy and no server needs them.
 .venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
@@ -67,6 +67,10 @@ zoo: .venv-frameworks/.ready ## Convert whole architectures; writes docs/network
 
 networks: .venv-frameworks/.ready ## Fold whole networks of Keras and PyTorch, and prove each.
 	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks -k "$(ONLY)"
+
+bench-serving: $(VENV)/.dev ## Compare with other model servers; prints tables (hours; needs a C compiler).
+	$(BIN)/python benchmarks/serving/peers.py
+	$(BIN)/python benchmarks/serving/run.py
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py
