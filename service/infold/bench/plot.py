@@ -175,15 +175,18 @@ def _marks(chart: Chart, across: Scale) -> list[str]:
 
 def _legend(series: Sequence[Series]) -> list[str]:
     parts = []
-    x = float(LEFT)
+    x, y = float(LEFT), 52
     for each in series:
+        width = 62 + 7.2 * len(each.name)
+        if x + width > WIDTH and x > LEFT:
+            x, y = float(LEFT), y + 19
         dashed = " dashed" if each.is_dashed else ""
         parts.append(
-            f'<line class="series{dashed}" x1="{x:.0f}" x2="{x + 30:.0f}" y1="52" y2="52" '
+            f'<line class="series{dashed}" x1="{x:.0f}" x2="{x + 30:.0f}" y1="{y}" y2="{y}" '
             f'stroke="{_colour(each)}"/>'
-            f'<text class="name" x="{x + 36:.0f}" y="56">{escape(each.name)}</text>'
+            f'<text class="name" x="{x + 36:.0f}" y="{y + 4}">{escape(each.name)}</text>'
         )
-        x += 62 + 7.2 * len(each.name)
+        x += width
     return parts
 
 

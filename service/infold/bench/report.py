@@ -10,13 +10,15 @@ from typing import Any
 
 from infold.bench.outcomes import Load, Loop
 from infold.bench.plot import Axis, Chart, Point, Series, draw
-from infold.bench.schedule import KNEE_FACTOR, knee
+from infold.bench.schedule import knee
 
 __all__ = ["Report"]
 
 COLUMNS = "loop,load,answers_per_s,share_of_bare,p50_ms,p90_ms,p99_ms,max_ms,refused,failed,wrong"
 # The client sent one in a hundred requests later than this: it was itself short of the processor.
 LATE_MS = 2.0
+# A limit more than this many times the best row would squeeze all rows into a corner of the chart.
+FAR = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,11 @@ class Report:
         if not opened:
             return text
         found = knee(opened)
-        beyond = f"p99 exceeds {KNEE_FACTOR:g} x the p50 of the lightest load, or answers fall behind"
-        if found is None:
-            return f"{text}; no rate is below the knee: already at {_rate(opened[0].load)}/s {beyond}"
-        if found == opened[-1].load:
-            return f"{text}; no knee up to {_rate(found)}/s"
-        return f"{text}; the knee is near {_rate(found)}/s: beyond it {beyond}"
+        if found.rate is None:
+            return f"{text}; every rate is beyond the knee: already at {_rate(opened[0].load)}/s {found.why}"
+        if found.why is None:
+            return f"{text}; no knee up to {_rate(found.rate)}/s"
+        return f"{text}; the knee is near {_rate(found.rate)}/s: beyond it {found.why}"
 
     def rows(self) -> list[list[str]]:
         """Cells of a table under `header`."""
@@ -115,7 +116,7 @@ class Report:
         return {
             "subject": self.subject,
             "loads": facts,
-            "knee_per_s": knee(opened) if opened else None,
+            "knee_per_s": knee(opened).rate if opened else None,
             "notes": list(self.notes),
         }
 
@@ -144,9 +145,13 @@ class Report:
                 ]
                 if points:
                     series.append(Series(f"{loop} loop {percentile}", points, colour, percentile == "p99"))
-        marks = [] if self.limit is None else [(self.limit, "bare onnxruntime")]
+        title, marks = self.subject, []
+        if self.limit is not None:
+            title += f"; bare onnxruntime: {_rate(self.limit)}/s"
+            if self.limit <= FAR * max((load.answers_per_s for load in self.served), default=0.0):
+                marks.append((self.limit, "bare onnxruntime"))
         axes = Axis("answers per second"), Axis("latency in ms (logarithmic)", is_log=True)
-        return draw(Chart(self.subject, *axes, series, marks))
+        return draw(Chart(title, *axes, series, marks))
 
     def _values(self, load: Load) -> list[Any]:
         times, share = load.latencies, self.share(load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from infold.bench.outcomes import Load
 
-__all__ = ["arrivals", "auto_rates", "falls_away", "knee"]
+__all__ = ["Knee", "arrivals", "auto_rates", "falls_away", "knee"]
 
 # Shares of the closed loop's peak that an open loop asks for.
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.5)
@@ -20,6 +21,19 @@ KNEE_FACTOR = 3.0
 KEEPS_UP = 0.9
 # Goodput has fallen away below this share of the best so far.
 FALLS_AWAY = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """Where an open loop bends.
+
+    Attributes:
+        rate: The highest rate that is carried with ease; None if not even the lowest.
+        why: What happens at the next one; None if there was none.
+    """
+
+    rate: float | None
+    why: str | None
 
 
 def arrivals(rate: float, seconds: float, rng: Generator) -> NDArray[np.float64]:
@@ -49,20 +63,20 @@ def falls_away(loads: Sequence[Load]) -> bool:
     return bool(loads) and loads[-1].answers_per_s < FALLS_AWAY * best
 
 
-def knee(loads: Sequence[Load]) -> float | None:
-    """The highest rate that the server still carries with ease, or None if not even the lowest.
+def knee(loads: Sequence[Load]) -> Knee:
+    """The highest rate that the server still carries with ease.
+
+    It is the last before the first at which the p99 exceeds three times the p50 of the lightest
+    load, or less than nine tenths of what was asked for was answered.
 
     Args:
         loads: Rows of an open loop, by rising rate.
-
-    Returns:
-        The last rate before the first at which the p99 exceeds three times the p50 of the
-        lightest load, or at which less than nine tenths were answered.
     """
     found = None
     for load in loads:
-        steady = load.latencies.p99_ms <= KNEE_FACTOR * loads[0].latencies.p50_ms
-        if not steady or load.answers_per_s < KEEPS_UP * load.load:
-            break
+        if load.answers_per_s < KEEPS_UP * load.load:
+            return Knee(found, "answers fall behind")
+        if not load.latencies.p99_ms <= KNEE_FACTOR * loads[0].latencies.p50_ms:
+            return Knee(found, f"p99 exceeds {KNEE_FACTOR:g} x the p50 of the lightest load")
         found = load.load
-    return found
+    return Knee(found, None)
