@@ -73,6 +73,9 @@ def stub(respond: Respond, pages: dict[str, Any] | None = None) -> Iterator[str]
         def do_POST(self) -> None:
             nonlocal count
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/v2/repository/index":
+                self._send(404, b"", {})
+                return
             with lock:
                 number, count = count, count + 1
             self._send(*respond(number, body, {n.lower(): v for n, v in self.headers.items()}))
