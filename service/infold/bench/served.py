@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,9 +40,11 @@ def served(repository: Path, device: str) -> Iterator[Served]:
     """
     command = [sys.executable, "-m", "infold", "serve", str(repository)]
     command += ["--host", "127.0.0.1", "--port", "0", "--device", device, "--log-level", "warning"]
+    process = None
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         try:
+            with _signals_held():
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
             assert process.stdout is not None
             for line in process.stdout:
                 if found := re.search(r" on (http://\S+)", line):
@@ -49,7 +53,31 @@ def served(repository: Path, device: str) -> Iterator[Served]:
             else:
                 raise ServerError(str(repository), f"infold serve does not start: {_last_line(said)}")
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A signal that comes meanwhile is raised at the end.
+
+    Otherwise it could strike after the process is there and before anybody knows its name.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            before[number] = signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for caught in came[:1]:
+        signal.raise_signal(caught)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
