@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from infold.bench.schedule import Knee, arrivals, auto_rates, falls_away, knee
 
 
 def open_load(rate: float, answers: float, p50: float = 1.0, p99: float = 2.0) -> Load:
-    return Load(Loop.OPEN, rate, answers, Latencies(p50, p99, p99, p99))
+    return Load(Loop.OPEN, rate, answers, Latencies(p50, p99, p99, p99), asked_per_s=rate)
 
 
 def test_percentiles_are_measured_values() -> None:
@@ -89,6 +90,7 @@ def test_a_row_counts_what_lies_in_its_window() -> None:
     outcomes.add(1.0, 9.0, Kind.UNANSWERED)
     row = outcomes.summary(Loop.CLOSED, 4, Window(1.0, 3.0))
     assert (row.answers_per_s, row.refused, row.failed, row.wrong) == (1.0, 1, 2, 1)
+    assert row.asked_per_s == 2.5
     assert row.latencies.max_ms == pytest.approx(8000) and row.latencies.p50_ms == pytest.approx(200)
 
 
@@ -99,9 +101,16 @@ def test_noise_is_work_of_others(tmp_path: Path) -> None:
     machine = tmp_path / "proc" / "stat"
     machine.write_text("cpu 100 0 50 9999 5 1 1 0 0 0\n")
     stat.write_text("7 (a (b) c) S 1 1 1 0 -1 0 0 0 0 0 40 20 0 0 20 0 1 0 0\n")
-    noise = Noise((7, 8), tmp_path)
+    (tmp_path / "proc" / "7" / "task" / "9").mkdir(parents=True)
+    (tmp_path / "proc" / "7" / "task" / "9" / "children").write_text("8 ")
+    (tmp_path / "proc" / "8").mkdir()
+    child = tmp_path / "proc" / "8" / "stat"
+    child.write_text("8 (child) S 7 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0\n")
+    noise = Noise(7, tmp_path)
     assert noise.cores(2.0) is None  # nothing has moved: the machine does not tell
-    machine.write_text("cpu 400 0 150 9999 5 1 1 0 0 0\n")
+    machine.write_text("cpu 420 0 180 9999 5 1 1 0 0 0\n")
+    child.write_text("8 (child) S 7 1 1 0 -1 0 0 0 0 0 30 20 0 0 20 0 1 0 0\n")
     stat.write_text("7 (a (b) c) S 1 1 1 0 -1 0 0 0 0 0 140 120 0 0 20 0 1 0 0\n")
-    assert noise.cores(2.0) == pytest.approx(1.0)
-    assert Noise((7,), tmp_path / "elsewhere").cores(2.0) is None
+    # 450 ticks of all, 200 of ours, 50 of our child.
+    assert noise.cores(2.0) == pytest.approx(200 / 2 / os.sysconf("SC_CLK_TCK"))
+    assert Noise(7, tmp_path / "elsewhere").cores(2.0) is None

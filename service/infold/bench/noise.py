@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["Noise"]
@@ -13,13 +12,13 @@ class Noise:
     """Cores that other processes used since this was made.
 
     Args:
-        processes: Ids of processes that are part of the run, this one included.
+        process: Part of the run, as are all processes below it by now.
         root: Where `proc` lies; another place in tests.
     """
 
-    def __init__(self, processes: Collection[int], root: Path = Path("/")) -> None:
-        self._processes = processes
+    def __init__(self, process: int, root: Path = Path("/")) -> None:
         self._proc = root / "proc"
+        self._processes = self._family(process)
         self._before = self._read()
 
     def cores(self, seconds: float) -> float | None:
@@ -31,6 +30,18 @@ class Noise:
         if total <= 0:  # some sandboxes show a machine that never works
             return None
         return max(0.0, total - own) / os.sysconf("SC_CLK_TCK") / seconds
+
+    def _family(self, process: int) -> list[int]:
+        """A process and all below it."""
+        found = [process]
+        for children in (self._proc / str(process) / "task").glob("*/children"):
+            try:
+                below = children.read_text().split()
+            except OSError:  # that thread has ended
+                continue
+            for child in below:
+                found += self._family(int(child))
+        return found
 
     def _read(self) -> tuple[int, int] | None:
         """Clock ticks of work of all processes, and of ours."""

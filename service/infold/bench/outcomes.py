@@ -58,6 +58,7 @@ class Load:
         failed: Every other answer that is not 200, lost connections, and requests given up.
         wrong: Answers that differ from the reference.
         late_ms: 99th percentile of how much later than due the client itself sent.
+        asked_per_s: Requests that really were due; random arrivals miss their rate a little.
     """
 
     loop: Loop
@@ -68,6 +69,7 @@ class Load:
     failed: int = 0
     wrong: int = 0
     late_ms: float = 0.0
+    asked_per_s: float = 0.0
 
 
 class Outcomes:
@@ -108,4 +110,5 @@ class Outcomes:
             int((counted & ((kinds == Kind.FAILED) | (kinds == Kind.UNANSWERED))).sum()),
             int((kinds == Kind.WRONG).sum()),  # also outside the window: a wrong answer is never warm-up
             1000 * float(np.percentile(late, 99)) if len(late) else 0.0,
+            int(counted.sum()) / window.seconds,
         )

@@ -5,115 +5,38 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
 
 from infold.bench.answers import Judge, read_answer
 from infold.bench.bare import measure_bare
-from infold.bench.loops import ClosedLoad, OpenLoad, Timing, Work
+from infold.bench.loops import ClosedLoad, OpenLoad, Work
 from infold.bench.noise import Noise
 from infold.bench.outcomes import Load
+from infold.bench.plan import Loops, Plan
 from infold.bench.report import Report, label, lateness
 from infold.bench.requests import Body, binary_body, framed, json_body, request_tensors
 from infold.bench.schedule import auto_rates, falls_away
 from infold.bench.served import served
+from infold.bench.signals import signals_leave
 from infold.bench.target import Target, address_of, model_path
-from infold.errors import ConfigError, RepositoryError, SamplesError, ServerError
+from infold.errors import RepositoryError, SamplesError, ServerError
 from infold.runtime import available_cores, choose_device
-from infold.runtime.options import Device
 from infold.serving import ModelRepository
 from infold.serving.repository import ModelVersion
 from infold.serving.versions import wanted
 from infold.tensors import Tensors
 
-__all__ = ["Loops", "Plan", "bench"]
+__all__ = ["bench"]
 
 Progress = Callable[[str, float], None]
 
 TICK_S = 0.5
-MOST_CALLERS = 4096
-MOST_RATE = 1e6
 # For a closed loop that only finds the rates of an open one.
 PROBE_CALLERS = (1, 8, 32)
-
-
-class Loops(StrEnum):
-    """Which loops run."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    BOTH = "both"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is asked of a bench.
-
-    Attributes:
-        source: `http://host:port`, or a model repository folder.
-        model: Its name; None takes the only one.
-        version: None takes the one that is served by default.
-        loops: Which loops run.
-        concurrency: Callers of each closed load.
-        rates: Requests a second of each open load; None takes them from the closed loop's peak.
-        timing: Length of each load.
-        body: `json`, `binary`, or a file that is sent as it is.
-        path: Where requests go; None is the model's infer path.
-        content_type: Of a file; None guesses from its name.
-        samples, shapes, rows: See `request_tensors`.
-        headers: Sent with every request.
-        device: What runs the models of a repository.
-    """
-
-    source: str
-    model: str | None = None
-    version: int | None = None
-    loops: Loops = Loops.BOTH
-    concurrency: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    rates: tuple[float, ...] | None = None
-    timing: Timing = field(default_factory=lambda: Timing(3.0, 0.5))
-    body: str = "json"
-    path: str | None = None
-    content_type: str | None = None
-    samples: Path | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    rows: int | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    device: Device = Device.CPU
-
-    def check(self) -> None:
-        """Return if it makes sense.
-
-        Raises:
-            ConfigError: Something does not; names the option.
-        """
-        if not self.concurrency or not all(1 <= each <= MOST_CALLERS for each in self.concurrency):
-            raise ConfigError("--concurrency", f"must be numbers between 1 and {MOST_CALLERS}")
-        if self.rates is not None and not (self.rates and all(0 < each <= MOST_RATE for each in self.rates)):
-            raise ConfigError("--rates", f"must be 'auto', or rates above 0 and up to {MOST_RATE:,.0f}/s")
-        if not 0 < self.timing.seconds <= 3600:
-            raise ConfigError("--seconds", "must be above 0 and at most 3600")
-        if not 0 <= self.timing.warmup_s <= 3600:
-            raise ConfigError("--warmup", "must be between 0 and 3600 seconds")
-        if self.path is not None and not self.path.startswith("/"):
-            raise ConfigError("--path", "must start with /")
-        if self.body not in ("json", "binary"):
-            if not Path(self.body).is_file():
-                raise ConfigError("--body", f"{self.body!r} is neither 'json', 'binary' nor a file")
-        elif self.content_type is not None:
-            raise ConfigError("--content-type", "goes with a file as --body")
-        for name, value in self.headers:
-            if not name.strip() or not (name + value).isprintable():
-                raise ConfigError("--header", "must be of the form 'Name: value'")
 
 
 def bench(plan: Plan, progress: Progress | None = None) -> Report:
@@ -132,12 +55,11 @@ def bench(plan: Plan, progress: Progress | None = None) -> Report:
     plan.check()
     run = _Run(plan, progress or (lambda what, seconds: None))
     if "://" in plan.source:
-        return run.against(Target(address_of(plan.source), plan.headers), None, (os.getpid(),))
+        return run.against(Target(address_of(plan.source), plan.headers), None)
     version = _chosen(Path(plan.source), plan.model, plan.version)
     run.say("starting infold serve")
-    with served(Path(plan.source), str(plan.device)) as server:
-        target = Target(address_of(server.url), plan.headers)
-        return run.against(target, version, (os.getpid(), server.process))
+    with served(Path(plan.source), str(plan.device)) as url:
+        return run.against(Target(address_of(url), plan.headers), version)
 
 
 def _chosen(root: Path, model: str | None, version: int | None) -> ModelVersion:
@@ -174,13 +96,14 @@ class _Run:
         self._what = what
         self._progress(what, time.monotonic() - self._began)
 
-    def against(self, target: Target, version: ModelVersion | None, processes: tuple[int, ...]) -> Report:
+    def against(self, target: Target, version: ModelVersion | None) -> Report:
         """Load this server; `version` is what it serves, where that is known."""
         plan = self._plan
-        if version is None:
+        takes_tensors = plan.sends_tensors
+        if version is None and (takes_tensors or plan.path is None):  # a file may go to any server
             target.check()
         model = version.name if version else plan.model
-        if model is None and (plan.path is None or plan.body in ("json", "binary")):
+        if model is None and (plan.path is None or takes_tensors):
             model = target.only_model()
         requests = self._requests(target, model)
         bodies, path = self._bodies(requests), plan.path or model_path(model or "", plan.version) + "/infer"
@@ -193,20 +116,21 @@ class _Run:
                 version.path, requests, choose_device(plan.device), disabled, plan.timing
             )
         first = [target.ask(path, body.content, dict(body.headers)) for body in bodies]
-        if plan.path is not None or plan.body not in ("json", "binary") or not references:
+        if plan.path is not None or not takes_tensors or not references:
             try:
                 references = [read_answer(answer) for answer in first]
             except ValueError as broken:
                 raise ServerError(target.address.url, str(broken)) from broken
         wires = [framed(target.address, path, body, plan.headers) for body in bodies]
         work = Work(target.address.host, target.address.port, wires, Judge(references))
-        noise, before = Noise(processes), time.monotonic()
+        noise, before = Noise(os.getpid()), time.monotonic()
         loads = self._drive(work)
         self._tell_noise(noise.cores(time.monotonic() - before), own_server=version is not None)
         if work.judge.first_wrong:
             self._notes.insert(0, f"wrong answers, the first: {work.judge.first_wrong}")
         where = str(plan.source) if version is not None else target.address.url
-        return Report(f"{model or path} on {where}", (*bare, *loads), tuple(self._notes))
+        rows = f", {plan.rows} rows a request" if plan.rows else ""
+        return Report(f"{model or path} on {where}{rows}", (*bare, *loads), tuple(self._notes))
 
     def _requests(self, target: Target, model: str | None) -> list[Tensors]:
         """Tensors of the requests; for a file, of the bare line, if they can be had."""
@@ -217,7 +141,7 @@ class _Run:
             signature = target.signature(model, plan.version)
             return request_tensors(signature, plan.samples, plan.shapes, plan.rows)
         except (ServerError, SamplesError):
-            if plan.body in ("json", "binary"):
+            if plan.sends_tensors:
                 raise
             return []
 
@@ -235,7 +159,7 @@ class _Run:
         return [Body(content, {"Content-Type": plan.content_type or guessed})]
 
     def _drive(self, work: Work) -> list[Load]:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _leaving(runner.get_loop()):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, signals_leave(runner.get_loop()):
             return runner.run(self._all_loads(work))
 
     async def _all_loads(self, work: Work) -> list[Load]:
@@ -260,7 +184,8 @@ class _Run:
     async def _closed(self, work: Work, callers: Sequence[int]) -> list[Load]:
         loads = []
         for number, count in enumerate(callers, 1):
-            self.say(f"closed loop, {count} callers ({number} of {len(callers)})")
+            who = "1 caller" if count == 1 else f"{count} callers"
+            self.say(f"closed loop, {who} ({number} of {len(callers)})")
             load = ClosedLoad(work, self._plan.timing, count)
             loads.append(await load.run())
             self._tell_failure(loads[-1], load.first_failure)
@@ -296,37 +221,3 @@ class _Run:
         self._notes.append(
             f"{others} used {cores:.1f} of {os.cpu_count() or available_cores()} cores meanwhile"
         )
-
-
-@contextmanager
-def _leaving(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """SIGTERM and SIGHUP end the loop, and then the process as they do elsewhere.
-
-    A handler that raises would do so inside some callback of the loop, and get lost there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-
-    def leave(number: int) -> None:
-        asked.append(number)
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
-    numbers = [signal.SIGTERM, signal.SIGHUP]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            loop.add_signal_handler(number, leave, number)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if asked:
-            sys.exit(128 + asked[0])
-        raise
-    finally:
-        for number in numbers:
-            if before[number] is not signal.SIG_IGN:
-                loop.remove_signal_handler(number)
-            signal.signal(number, before[number])

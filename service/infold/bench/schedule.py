@@ -74,7 +74,7 @@ def knee(loads: Sequence[Load]) -> Knee:
     """
     found = None
     for load in loads:
-        if load.answers_per_s < KEEPS_UP * load.load:
+        if load.answers_per_s < KEEPS_UP * load.asked_per_s:
             return Knee(found, "answers fall behind")
         if not load.latencies.p99_ms <= KNEE_FACTOR * loads[0].latencies.p50_ms:
             return Knee(found, f"p99 exceeds {KNEE_FACTOR:g} x the p50 of the lightest load")
