@@ -183,13 +183,8 @@ def test_files_that_cannot_be_written_are_refused_first(repository: Path, tmp_pa
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the server in /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("loaded_s", [0.0, 3.5], ids=["at the start", "under load"])
-def test_a_signal_ends_it_and_the_server_it_started(
-    repository: Path, number: signal.Signals, code: int, loaded_s: float
-) -> None:
-    """At once, and without a word."""
+def long_run(repository: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A bench of a minute, and the processes it has started."""
     command = [sys.executable, "-m", "infold", "bench", str(repository), "--model", "double"]
     command += ["--warmup", "0", "--seconds", "0.5", "--concurrency", ",".join(["2"] * 100)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -197,12 +192,33 @@ def test_a_signal_ends_it_and_the_server_it_started(
     while not (started := children.read_text().split()):
         assert process.poll() is None
         time.sleep(0.05)
+    return process, [int(child) for child in started]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the server in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("loaded_s", [0.0, 3.5], ids=["at the start", "under load"])
+def test_a_signal_ends_it_and_the_server_it_started(
+    repository: Path, number: signal.Signals, code: int, loaded_s: float
+) -> None:
+    """At once, and without a word."""
+    process, (server,) = long_run(repository)
     time.sleep(loaded_s)
     asked = time.monotonic()
     process.send_signal(number)
     out, errors = process.communicate(timeout=20)
     assert (process.returncode, out, errors) == (code, "", "")
     assert time.monotonic() - asked < 8
-    for child in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(child), 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the server in /proc")
+def test_a_server_that_dies_under_load_is_told(repository: Path) -> None:
+    """Not as a connection that was refused."""
+    process, (server,) = long_run(repository)
+    time.sleep(3.5)
+    os.kill(server, signal.SIGKILL)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert "infold serve died under load (exit code -9)" in errors

@@ -26,7 +26,7 @@ def served(repository: Path, device: str) -> Iterator[str]:
     One line a request would be most of its log, so it logs from warnings on.
 
     Raises:
-        ServerError: It does not come up; says what it said last.
+        ServerError: It does not come up, or died meanwhile; says what it said last.
     """
     command = [sys.executable, "-m", "infold", "serve", str(repository)]
     command += ["--host", "127.0.0.1", "--port", "0", "--device", device, "--log-level", "warning"]
@@ -42,6 +42,11 @@ def served(repository: Path, device: str) -> Iterator[str]:
                     break
             else:
                 raise ServerError(str(repository), f"infold serve does not start: {_last_line(said)}")
+        except ServerError as failure:
+            if process is None or (code := process.poll()) is None or failure.url == str(repository):
+                raise
+            detail = f"infold serve died under load (exit code {code}): {_last_line(said)}"
+            raise ServerError(str(repository), detail) from failure
         finally:
             if process is not None:
                 _stop(process)
