@@ -13,6 +13,7 @@ InfoldError
 │   └── NothingToProveError    ... because the unfolded side alone gives nothing to agree with
 ├── ConfigError            a setting, a flag or a model.toml that makes no sense
 ├── RepositoryError        a model repository that cannot be listed
+├── ServerError            another server that cannot be reached, or answers what it should not
 ├── RuntimeMissingError    no onnxruntime is installed
 ├── DeviceError            the device that was asked for is not to be had
 ├── SessionError           onnxruntime would not load or run a graph
@@ -55,6 +56,7 @@ __all__ = [
     "RuntimeCrashError",
     "RuntimeMissingError",
     "SamplesError",
+    "ServerError",
     "SessionError",
     "SourceError",
     "TargetError",
@@ -135,6 +137,15 @@ class RepositoryError(InfoldError):
         self.path = path
         self.detail = detail
         super().__init__(f"{path}: {detail}")
+
+
+class ServerError(InfoldError):
+    """A server that infold asks cannot be reached, or does not answer as it should."""
+
+    def __init__(self, url: str, detail: str) -> None:
+        self.url = url
+        self.detail = detail
+        super().__init__(f"{url}: {detail}")
 
 
 class RuntimeMissingError(InfoldError):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from infold import __version__
-from infold.cli import convert, health, inspect, reestimate, serve, verify
+from infold.cli import bench, convert, health, inspect, reestimate, serve, verify
 from infold.errors import ConfigError, FrameworkError, InfoldError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ app.command("verify")(verify.command)
 app.command("reestimate")(reestimate.command)
 app.command("serve")(serve.command)
 app.command("health")(health.command)
+app.command("bench")(bench.command)
 
 USAGE_ERRORS = (ConfigError,)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from infold.convert import FrameworkProof, Moved, NormView, Proof
     from infold.fold import FoldReport
 
-__all__ = ["fold_table", "inspect_table", "moved_table", "proof_table", "steps_table"]
+__all__ = ["fold_table", "inspect_table", "moved_table", "numbers_table", "proof_table", "steps_table"]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -18,6 +18,16 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in (header, *rows):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def numbers_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of numbers behind a column of names: those to the right, these to the left."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for name, *numbers in (header, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
     return "\n".join(lines)
 
 

@@ -14,7 +14,15 @@ from numpy.random import Generator
 from infold.errors import InvalidInputError, SamplesError
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
-__all__ = ["draw_samples", "fit_samples", "load_samples", "read_samples", "signature_of", "spec_of"]
+__all__ = [
+    "draw_input",
+    "draw_samples",
+    "fit_samples",
+    "load_samples",
+    "read_samples",
+    "signature_of",
+    "spec_of",
+]
 
 SEED = 20150306
 # Rows along an open batch axis: fewer where a row is large, since a proof runs the model several
@@ -84,7 +92,7 @@ def draw_samples(signature: Signature, shapes: Mapping[str, tuple[int, ...]]) ->
     drawn = {}
     for spec in signature.inputs:
         shape = shapes[spec.name] if spec.name in shapes else _shape(spec, symbols)
-        drawn[spec.name] = _draw(spec, shape, rng)
+        drawn[spec.name] = draw_input(spec, shape, rng)
     return _fitting(drawn, signature)
 
 
@@ -107,7 +115,12 @@ def _shape(spec: TensorSpec, symbols: dict[str, int]) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def _draw(spec: TensorSpec, shape: tuple[int, ...], rng: Generator) -> Array:
+def draw_input(spec: TensorSpec, shape: tuple[int, ...], rng: Generator) -> Array:
+    """An array that an input of that type most likely takes.
+
+    Raises:
+        SamplesError: Nothing can be drawn for the type.
+    """
     if spec.dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(np.bool_)
     if spec.dtype == np.uint8:  # most likely an image
