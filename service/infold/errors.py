@@ -15,6 +15,7 @@ InfoldError
 ├── RepositoryError        a model repository that cannot be listed
 ├── RuntimeMissingError    no onnxruntime is installed
 ├── DeviceError            the device that was asked for is not to be had
+├── WorkerError            a process of several that cannot start, or is lost
 ├── SessionError           onnxruntime would not load or run a graph
 │   ├── NoKernelError      ... because it has no implementation of an operator
 │   └── RuntimeCrashError  ... because the process it ran in died
@@ -57,6 +58,7 @@ __all__ = [
     "SourceError",
     "TargetError",
     "UnsupportedMediaError",
+    "WorkerError",
 ]
 
 Path = str | PathLike[str]
@@ -133,6 +135,19 @@ class RepositoryError(InfoldError):
         self.path = path
         self.detail = detail
         super().__init__(f"{path}: {detail}")
+
+
+class WorkerError(InfoldError):
+    """One of several worker processes cannot start, or was lost while it drained.
+
+    Attributes:
+        worker: Its number; None if what is wrong would be wrong in any.
+    """
+
+    def __init__(self, detail: str, worker: int | None = None) -> None:
+        self.detail = detail
+        self.worker = worker
+        super().__init__(detail if worker is None else f"worker {worker} {detail}")
 
 
 class RuntimeMissingError(InfoldError):

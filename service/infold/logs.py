@@ -18,7 +18,15 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, then the record's own facts."""
+    """One JSON object a line: time, level, logger, event, then the record's own facts.
+
+    Args:
+        common: Facts of every line.
+    """
+
+    def __init__(self, common: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._common = common or {}
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
@@ -28,6 +36,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self._common,
         }
         if identity := request_id.get():
             facts["request_id"] = identity
@@ -37,10 +46,15 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(facts, default=str).decode()
 
 
-def configure(level: str) -> None:
-    """Send every logger's records of this level and above to standard error as JSON."""
+def configure(level: str, worker: int | None = None) -> None:
+    """Send every logger's records of this level and above to standard error as JSON.
+
+    Args:
+        level: The lowest that is sent.
+        worker: Told in every line, where several processes write the same log.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter({} if worker is None else {"worker": worker}))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
     device: Annotated[Device, Field(description="`cpu`, `cuda` or `auto`.")] = Device.CPU
+    workers: Annotated[
+        int, Field(ge=1, le=256, description="Processes that answer; each loads every model.")
+    ] = 1
     log_level: Annotated[
         str,
         Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."),

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -22,11 +23,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope
 
 from infold import __version__
-from infold.errors import InfoldError, ModelNotFoundError, SessionError
+from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError, SessionError
 from infold.rest import v1, v2
+from infold.rest.counting import Snapshot
 from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
-from infold.rest.metrics import Metrics
+from infold.rest.metrics import Metrics, page_of
 from infold.rest.openapi import add_tensor_routes
+from infold.rest.peers import Peers
 from infold.rest.problems import headers_of, status_of
 from infold.rest.wire import Edge, Endpoint, read_body
 from infold.runtime import Placement, choose_device
@@ -39,12 +42,14 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """What the routes work on."""
+    """What the routes work on; where there are several workers, health and metrics are those of all."""
 
-    def __init__(self, settings: Settings, placement: Placement) -> None:
+    def __init__(self, settings: Settings, placement: Placement, peers: Peers | None = None) -> None:
         self.settings = settings
+        self.peers = peers or Peers()
         self.metrics = Metrics()
         self.models = ModelManager(ModelRepository(settings.repository), placement, self.metrics)
+        self._answer_peers()
 
     async def start(self) -> None:
         """Load every model.
@@ -62,6 +67,45 @@ class Service:
         ]
         if failed:
             raise SessionError(str(self.settings.repository), "; ".join(failed))
+
+    async def is_ready(self) -> bool:
+        """Every worker is there, has a version of every model, and is not going down."""
+        return all(await self.peers.gather("ready"))
+
+    async def check_ready(self, model: str, version: int | None) -> None:
+        """Return if every worker answers for this model.
+
+        Raises:
+            ModelNotFoundError: No such model or version.
+            ModelNotReadyError: A worker cannot answer for it.
+        """
+        number = self.models.find(model, version).version.number
+        if not all(await self.peers.gather("model ready", [model, number])):
+            raise ModelNotReadyError(model, number, State.LOADING)
+
+    async def metrics_page(self) -> bytes:
+        """What all workers have counted, summed; one that is down counts with what it told last."""
+        answers = await self.peers.gather("metrics", kept=True)
+        return page_of([msgspec.convert(each, Snapshot) for each in answers if each is not None])
+
+    def _answer_peers(self) -> None:
+        async def ready(_: object) -> bool:
+            return self.models.is_ready
+
+        async def model_ready(asked: object) -> bool:
+            model, number = msgspec.convert(asked, tuple[str, int])
+            try:
+                self.models.find(model, number)
+            except (ModelNotFoundError, ModelNotReadyError):
+                return False
+            return True
+
+        async def metrics(_: object) -> Snapshot:
+            return self.metrics.snapshot()
+
+        self.peers.on("ready", ready)
+        self.peers.on("model ready", model_ready)
+        self.peers.on("metrics", metrics)
 
     async def infer(self, scope: Scope, receive: Receive) -> bytes:
         """Protocol v2: decode, lease, infer, encode."""
@@ -106,13 +150,18 @@ def _version(name: str, version: str | None) -> int | None:
     return int(version)
 
 
-def create_app(settings: Settings, placement: Placement | None = None) -> FastAPI:
+def create_app(settings: Settings, placement: Placement | None = None, peers: Peers | None = None) -> FastAPI:
     """The whole service as an ASGI app; models load when its lifespan starts.
+
+    Args:
+        settings: What to serve.
+        placement: The device that runs the models; None chooses it here.
+        peers: The other workers of the service; None if this process is all of it.
 
     Raises:
         DeviceError: The device that was asked for is not to be had.
     """
-    service = Service(settings, placement or choose_device(settings.device))
+    service = Service(settings, placement or choose_device(settings.device), peers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -161,13 +210,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/v2/health/ready", tags=["health"])
     async def ready() -> JSONResponse:
         """Every model has a version that answers, and the service is not going down."""
-        is_ready = service.models.is_ready
+        is_ready = await service.is_ready()
         return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await service.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_v2_metadata(app: FastAPI, service: Service) -> None:
@@ -182,8 +231,8 @@ def _add_v2_metadata(app: FastAPI, service: Service) -> None:
         ready = [s.version.number for s in service.models.versions(model) if s.state is State.READY]
         return v2.metadata(model, ready, servable.signature)
 
-    def readiness(model: str, version: str | None) -> dict[str, Any]:
-        service.models.find(model, _version(model, version))
+    async def readiness(model: str, version: str | None) -> dict[str, Any]:
+        await service.check_ready(model, _version(model, version))
         return {"name": model, "ready": True}
 
     @app.get("/v2/models", tags=["v2"])
@@ -204,12 +253,12 @@ def _add_v2_metadata(app: FastAPI, service: Service) -> None:
     @app.get("/v2/models/{model}/ready", tags=["v2"])
     async def model_ready(model: str) -> dict[str, Any]:
         """200 while the model answers."""
-        return readiness(model, None)
+        return await readiness(model, None)
 
     @app.get("/v2/models/{model}/versions/{version}/ready", tags=["v2"])
     async def version_ready(model: str, version: str) -> dict[str, Any]:
         """200 while this version answers."""
-        return readiness(model, version)
+        return await readiness(model, version)
 
 
 def _add_v1_status(app: FastAPI, service: Service) -> None:

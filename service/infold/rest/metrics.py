@@ -19,7 +19,7 @@ from infold import __version__
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
 from infold.serving import State
 
-__all__ = ["Metrics", "ModelCounts"]
+__all__ = ["Metrics", "ModelCounts", "page_of"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
