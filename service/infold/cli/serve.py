@@ -42,13 +42,14 @@ def command(
     run(settings, announce=lambda line: print(line, flush=True))
 
 
-def worker_command(listener: int, channel: int) -> None:
+def worker_command(listener: int, shares: int, channel: int) -> None:
     """One process of a service of several; started by `infold serve` alone.
 
     Args:
         listener: Descriptor of the listening socket.
+        shares: Descriptor of the memory in which workers show how busy they are.
         channel: Descriptor of the channel to the supervisor.
     """
     from infold.rest.worker import work
 
-    raise typer.Exit(work(listener, channel))
+    raise typer.Exit(work(listener, shares, channel))

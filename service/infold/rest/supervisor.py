@@ -22,6 +22,7 @@ from infold.errors import ConfigError, InfoldError, WorkerError
 from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Message, Ready
 from infold.rest.listening import listen, serving_line
 from infold.rest.peers import Exchange
+from infold.rest.shares import Shares, open_shares
 from infold.settings import Settings
 
 __all__ = ["Pause", "supervise"]
@@ -83,6 +84,8 @@ class _Supervisor:
         self._announce = announce
         self._places = [_Place(worker) for worker in range(settings.workers)]
         self._draining = asyncio.Event()
+        self._shares_fd = open_shares(settings.workers)
+        self._shares = Shares(self._shares_fd, settings.workers)
         self._is_announced = False
         self._lost: WorkerError | None = None
 
@@ -141,7 +144,7 @@ class _Supervisor:
         """One process from its start to its end; its exit code."""
         ours, theirs = socket.socketpair()
         with theirs:
-            shared = (self._listener.fileno(), theirs.fileno())
+            shared = (self._listener.fileno(), self._shares_fd, theirs.fileno())
             # Where this process does not look for modules in the current folder, its workers do not.
             safe = () if os.getcwd() in sys.path else ("-P",)
             command = (sys.executable, *safe, "-m", "infold", "worker", *map(str, shared))
@@ -160,10 +163,12 @@ class _Supervisor:
             async for message in channel:
                 self._hear(place, channel, message)
             self._exchange.leave(place.worker)
+            self._shares.leave(place.worker)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), EXIT_S)
         finally:
             self._exchange.leave(place.worker)
+            self._shares.leave(place.worker)
             if channel is not None:
                 channel.close()
             _kill(process)
