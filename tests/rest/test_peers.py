@@ -173,6 +173,21 @@ async def test_alone_one_gathers_from_oneself() -> None:
     assert await peers.gather("unheard of") == [None]
 
 
+async def test_alone_one_waits_no_longer_than_told() -> None:
+    """And what was begun is not broken off."""
+    peers, may_end, ended = Peers(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_: object) -> bool:
+        await may_end.wait()
+        ended.set()
+        return True
+
+    peers.on("slow", slow)
+    assert await peers.gather("slow", timeout_s=0) == [None]
+    may_end.set()
+    await ended.wait()
+
+
 async def test_workers_gather_through_the_supervisor() -> None:
     """All parts together, but for the sockets."""
     loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,12 +50,14 @@ class Peers:
         self._handlers: dict[str, Handler] = {}
         self._ids = itertools.count(1)
         self._gathering: dict[int, asyncio.Future[list[object]]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[object]] = set()
 
     def on(self, topic: str, handler: Handler) -> None:
         """Let a handler answer a topic; what it returns must be JSON, and not None.
 
-        A handler that raises counts as no answer, so known errors belong into the answer.
+        A handler that raises counts as no answer, so known errors belong into the answer. One that
+        takes too long is not cancelled. If the supervisor dies meanwhile a handler may be asked the
+        same again, so twice must do no more than once.
         """
         self._handlers[topic] = handler
 
@@ -86,7 +88,9 @@ class Peers:
             finally:
                 del self._gathering[number]
         answers: list[object] = [None] * self.workers
-        answers[self.worker] = await self._own_answer(topic, payload)
+        own = self._begin(self._own_answer(topic, payload))
+        if (await asyncio.wait({own}, timeout=timeout_s))[0]:
+            answers[self.worker] = own.result()
         return answers
 
     def receive(self, message: Ask | Gathered) -> None:
@@ -96,9 +100,7 @@ class Peers:
             if future is not None and not future.done():
                 future.set_result(message.answers)
             return
-        task = asyncio.get_running_loop().create_task(self._answer(message))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        self._begin(self._answer(message))
 
     def left_alone(self) -> None:
         """The supervisor is gone; whoever gathers gets this worker's answer."""
@@ -106,6 +108,13 @@ class Peers:
         for future in self._gathering.values():
             if not future.done():
                 future.set_exception(ConnectionError())
+
+    def _begin(self, answering: Coroutine[object, object, object]) -> asyncio.Task[object]:
+        """Answer, to the end even if nobody waits that long."""
+        task = asyncio.get_running_loop().create_task(answering)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        return task
 
     async def _answer(self, ask: Ask) -> None:
         answer = await self._own_answer(ask.topic, ask.payload)

@@ -56,6 +56,7 @@ class _Place:
     worker: int
     process: Process | None = None
     channel: Channel | None = None
+    is_ready: bool = False
     was_ready: bool = False
     failure: Failed | None = None
 
@@ -100,10 +101,8 @@ class _Supervisor:
                 for place in self._places:
                     group.create_task(self._keep(place))
         except BaseExceptionGroup as failures:
-            known = failures.subgroup(InfoldError)
-            if known is None:
-                raise
-            raise _first(known) from None  # the others most likely say the same
+            # One is told: the others most likely say the same.
+            raise _first(failures.subgroup(InfoldError) or failures) from None
         if self._lost is not None:
             raise self._lost
 
@@ -126,7 +125,7 @@ class _Supervisor:
             code = await self._live(place)
             cause = _cause(code)
             if self._draining.is_set():
-                if code != 0:
+                if code != 0 and place.is_ready:
                     self._lost = WorkerError(f"{cause} while it drained", place.worker)
                 return
             if not place.was_ready:
@@ -152,7 +151,7 @@ class _Supervisor:
                 *command, stdin=DEVNULL, pass_fds=shared
             )
         log.info("worker started", extra={"worker": place.worker, "pid": process.pid})
-        place.failure = None
+        place.failure, place.is_ready = None, False
         channel = None
         try:
             place.channel = channel = await Channel.over(ours)
@@ -179,7 +178,7 @@ class _Supervisor:
     def _hear(self, place: _Place, channel: Channel, message: Message) -> None:
         match message:
             case Ready():
-                place.was_ready = True
+                place.is_ready = place.was_ready = True
                 self._exchange.join(place.worker, channel.send)
                 log.info("worker ready", extra={"worker": place.worker})
                 self._announce_once(message)
@@ -214,7 +213,7 @@ def _kill(process: Process | None) -> None:
             process.kill()
 
 
-def _first(failures: BaseExceptionGroup[InfoldError]) -> InfoldError:
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 

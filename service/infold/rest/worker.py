@@ -7,6 +7,7 @@ never outlives its supervisor.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -29,7 +30,10 @@ from infold.settings import Settings
 
 __all__ = ["WorkerServer", "work"]
 
+log = logging.getLogger(__name__)
+
 COURTESY_S = 0.001  # that a connection is left to a worker that holds fewer
+RETRY_S = 1.0
 
 
 class WorkerServer(Server):
@@ -104,16 +108,21 @@ class WorkerServer(Server):
     def _accept_late(self) -> None:
         if self._listener.fileno() < 0:  # closed meanwhile
             return
-        self._accept()
         self._wait_for_one()
+        self._accept()
 
     def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):  # another worker has it, or it is gone
             return
+        except OSError as failure:  # no descriptor is left, most likely; trying on would take all the time
+            log.error("connection not taken", extra={"reason": failure.strerror})
+            loop.remove_reader(self._listener)
+            loop.call_later(RETRY_S, self._accept_late)
+            return
         connection.setblocking(False)
-        loop = asyncio.get_running_loop()
         # The loop sets TCP_NODELAY; without it an answer of two segments would wait 40 ms.
         task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
         self._accepting.add(task)
