@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +56,28 @@ def running(repository: Path, log: Path, **environment: str) -> Iterator[Server]
         process.stdout.close()
         process.kill()
         process.wait()
+
+
+def slow_model(root: Path) -> Path:
+    """A model that loops as often as it is told."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    slow (int64[1] n) => (float total)
+    <bool yes = {1}, float zero = {0}, int64[0] none = {}>
+    { count = Squeeze(n)
+      total = Loop(count, yes, zero)
+        <body = body (int64 i, bool go, float sum) => (bool again, float next)
+          <float one = {1}> { again = Identity(go)  next = Add(sum, one) }> }"""
+    folder = root / "slow" / "1"
+    folder.mkdir(parents=True)
+    onnx.save(onnx.parser.parse_model(text), str(folder / "model.onnx"))
+    return root
+
+
+def serve_fails(*arguments: str) -> tuple[int, str]:
+    """Exit code and plain lines of an `infold serve` that does not come up."""
+    done = subprocess.run(
+        [sys.executable, "-m", "infold", "serve", *arguments], capture_output=True, text=True, timeout=60
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert "Traceback" not in done.stderr
+    return done.returncode, "\n".join(lines)

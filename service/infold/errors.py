@@ -16,6 +16,7 @@ InfoldError
 ├── ServerError            another server that cannot be reached, or answers what it should not
 ├── RuntimeMissingError    no onnxruntime is installed
 ├── DeviceError            the device that was asked for is not to be had
+├── WorkerError            a process of several that cannot start, or is lost
 ├── SessionError           onnxruntime would not load or run a graph
 │   ├── NoKernelError      ... because it has no implementation of an operator
 │   └── RuntimeCrashError  ... because the process it ran in died
@@ -61,6 +62,7 @@ __all__ = [
     "SourceError",
     "TargetError",
     "UnsupportedMediaError",
+    "WorkerError",
 ]
 
 Path = str | PathLike[str]
@@ -146,6 +148,19 @@ class ServerError(InfoldError):
         self.url = url
         self.detail = detail
         super().__init__(f"{url}: {detail}")
+
+
+class WorkerError(InfoldError):
+    """One of several worker processes cannot start, or was lost while it drained.
+
+    Attributes:
+        worker: Its number; None if what is wrong would be wrong in any.
+    """
+
+    def __init__(self, detail: str, worker: int | None = None) -> None:
+        self.detail = detail
+        self.worker = worker
+        super().__init__(detail if worker is None else f"worker {worker} {detail}")
 
 
 class RuntimeMissingError(InfoldError):

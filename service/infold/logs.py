@@ -19,7 +19,15 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, then the record's own facts."""
+    """One JSON object a line: time, level, logger, event, then the record's own facts.
+
+    Args:
+        common: Facts of every line.
+    """
+
+    def __init__(self, common: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.common = common or {}
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
@@ -29,6 +37,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self.common,
         }
         if identity := request_id.get():
             facts["request_id"] = identity
@@ -51,6 +60,7 @@ class AccessLog:
         self._logger = logging.getLogger(name)
         self._lines: list[bytes] = []
         self._second, self._time = 0, ""
+        self._common: dict[str, Any] = {}
 
     def line(
         self, method: str, path: str, status: int, seconds: float, sent_bytes: int, identity: str
@@ -58,6 +68,10 @@ class AccessLog:
         """Note an answer; from the event loop only."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+            handler = _handler()
+            self._common = getattr(handler and handler.formatter, "common", {})
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -67,6 +81,7 @@ class AccessLog:
             "level": "info",
             "logger": self._logger.name,
             "event": "client left" if status == 499 else "request answered",
+            **self._common,
             "request_id": identity,
             "method": method,
             "path": path,
@@ -74,32 +89,48 @@ class AccessLog:
             "seconds": round(seconds, 6),
             "sent_bytes": sent_bytes,
         }
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
 
     def _write(self) -> None:
-        text = b"".join(self._lines)
-        self._lines.clear()
-        stream = _stream()
-        if stream is not None:
-            stream.write(text.decode())
-            stream.flush()
+        lines, self._lines = self._lines, []
+        handler = _handler()
+        if handler is None:
+            return
+        start = size = 0
+        for index, line in enumerate(lines):
+            if size + len(line) > ATOMIC_BYTES and index > start:
+                _send(handler.stream, lines[start:index])
+                start, size = index, 0
+            size += len(line)
+        _send(handler.stream, lines[start:])
 
 
-def _stream() -> TextIO | None:
-    """Where the root logger writes; None before `configure`."""
+# What a pipe takes in one piece; lines of several processes on one pipe are not mixed up.
+ATOMIC_BYTES = 4096
+
+
+def _send(stream: TextIO, lines: list[bytes]) -> None:
+    stream.write(b"".join(lines).decode())
+    stream.flush()
+
+
+def _handler() -> logging.StreamHandler[TextIO] | None:
+    """The one that `configure` made; None before."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and isinstance(handler.formatter, JsonFormatter):
-            stream: TextIO = handler.stream
-            return stream
+            return handler
     return None
 
 
-def configure(level: str) -> None:
-    """Send every logger's records of this level and above to standard error as JSON."""
+def configure(level: str, worker: int | None = None) -> None:
+    """Send every logger's records of this level and above to standard error as JSON.
+
+    Args:
+        level: The lowest that is sent.
+        worker: Told in every line, where several processes write the same log.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter({} if worker is None else {"worker": worker}))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

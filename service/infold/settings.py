@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         Path, Field(description="Where optimized graphs and measurements of loaded models are kept.")
     ] = Path("~/.cache/infold")
     device: Annotated[Device, Field(description="`cpu`, `cuda` or `auto`.")] = Device.CPU
+    workers: Annotated[
+        int, Field(ge=1, le=256, description="Processes that answer; each loads every model.")
+    ] = 1
     log_level: Annotated[
         str,
         Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."),

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from servers import ROOT, Server, running
+from servers import ROOT, Server, running, serve_fails, slow_model
 
 DATATYPES = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "fp32", "fp64"]
 
@@ -394,7 +393,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_0(tmp_path: Path) -> None:
         callers = [threading.Thread(target=call) for _ in range(3)]
         for caller in callers:
             caller.start()
-        while 'infold_queue_seconds_count{model="slow"' not in httpx.get(f"{server.url}/metrics").text:
+        while not re.search(IN_FLIGHT, httpx.get(f"{server.url}/metrics").text):
             time.sleep(0.01)
         code = server.stop()
         for caller in callers:
@@ -417,7 +416,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
         caller = threading.Thread(target=call)
         caller.start()
-        while 'infold_queue_seconds_count{model="slow"' not in httpx.get(f"{server.url}/metrics").text:
+        while not re.search(IN_FLIGHT, httpx.get(f"{server.url}/metrics").text):
             time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(httpx.HTTPError):  # until it is not ready, or takes no connection
@@ -430,30 +429,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 
 SPINS = 400_000
-
-
-def slow_model(root: Path) -> Path:
-    """A model that loops as often as it is told."""
-    text = """<ir_version: 8, opset_import: ["": 17]>
-    slow (int64[1] n) => (float total)
-    <bool yes = {1}, float zero = {0}, int64[0] none = {}>
-    { count = Squeeze(n)
-      total = Loop(count, yes, zero)
-        <body = body (int64 i, bool go, float sum) => (bool again, float next)
-          <float one = {1}> { again = Identity(go)  next = Add(sum, one) }> }"""
-    folder = root / "slow" / "1"
-    folder.mkdir(parents=True)
-    onnx.save(onnx.parser.parse_model(text), str(folder / "model.onnx"))
-    return root
-
-
-def serve_fails(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "infold", "serve", *arguments], capture_output=True, text=True, timeout=60
-    )
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert "Traceback" not in done.stderr
-    return done.returncode, "\n".join(lines)
+IN_FLIGHT = r'infold_requests_in_flight\{model="slow",version="1"\} [1-9]'
 
 
 def test_a_repository_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:

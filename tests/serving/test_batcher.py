@@ -16,7 +16,7 @@ from infold.errors import (
     SessionError,
 )
 from infold.runtime import Batching, Stop
-from infold.serving import Asked, Batcher, SilentObserver, Work, Workers, clock
+from infold.serving import Asked, Batcher, Runners, SilentObserver, Work, clock
 from infold.serving.plan import Plan
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -48,15 +48,15 @@ class FakeModel:
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers[Any]]:
+def runners() -> Iterator[Runners[Any]]:
     """One core, so that what comes second waits."""
-    made: Workers[Any] = Workers(1)
+    made: Runners[Any] = Runners(1)
     yield made
     made.close()
 
 
 def batcher(
-    workers: Workers[Any],
+    runners: Runners[Any],
     model: FakeModel,
     plan: Plan | None = None,
     wide: FakeModel | None = None,
@@ -64,7 +64,7 @@ def batcher(
 ) -> Batcher:
     chosen = Batching(**limits)
     plan = plan or Plan(1, 1, join_rows=chosen.max_rows)
-    return Batcher(("fake", 1), SIGNATURE, model, chosen, plan, workers, SilentObserver(), wide)
+    return Batcher(("fake", 1), SIGNATURE, model, chosen, plan, runners, SilentObserver(), wide)
 
 
 def row(*values: float) -> Work[Array]:
@@ -77,7 +77,7 @@ def work(decode: Any, *, is_cheap: bool = True) -> Work[Array]:
 
 
 async def begun(subject: Batcher) -> None:
-    """Let a worker take what waits."""
+    """Let a runner take what waits."""
     while subject.waiting_rows:
         await asyncio.sleep(0.001)
 
@@ -88,11 +88,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(workers: Workers[Any]) -> None:
+async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(runners: Runners[Any]) -> None:
     """The first runs alone at once; the others form one batch behind it, and each gets its own rows."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model)
+    subject = batcher(runners, model)
     first = asyncio.create_task(subject.answer(row(1)))
     await settle()
     await begun(subject)
@@ -105,11 +105,11 @@ async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(w
     await subject.close()
 
 
-async def test_one_bad_request_does_not_fail_its_neighbours(workers: Workers[Any]) -> None:
+async def test_one_bad_request_does_not_fail_its_neighbours(runners: Runners[Any]) -> None:
     """A failed batch is run again one by one; only the culprit hears of it."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model)
+    subject = batcher(runners, model)
     tasks = [asyncio.create_task(subject.answer(row(value))) for value in (0, 1, 13, 2)]
     await settle()
     model.gate.set()
@@ -119,11 +119,11 @@ async def test_one_bad_request_does_not_fail_its_neighbours(workers: Workers[Any
     await subject.close()
 
 
-async def test_a_request_that_is_given_up_leaves_the_queue(workers: Workers[Any]) -> None:
+async def test_a_request_that_is_given_up_leaves_the_queue(runners: Runners[Any]) -> None:
     """A caller that has gone takes no place in a run."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model)
+    subject = batcher(runners, model)
     busy = asyncio.create_task(subject.answer(row(1)))
     await settle()
     await begun(subject)
@@ -138,11 +138,11 @@ async def test_a_request_that_is_given_up_leaves_the_queue(workers: Workers[Any]
     await subject.close()
 
 
-async def test_a_deadline_ends_the_wait_even_while_the_session_is_stuck(workers: Workers[Any]) -> None:
+async def test_a_deadline_ends_the_wait_even_while_the_session_is_stuck(runners: Runners[Any]) -> None:
     """Nobody waits for ever behind a run that hangs."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model)
+    subject = batcher(runners, model)
     busy = asyncio.create_task(subject.answer(row(1)))
     await settle()
     await begun(subject)
@@ -154,12 +154,12 @@ async def test_a_deadline_ends_the_wait_even_while_the_session_is_stuck(workers:
 
 
 async def test_the_queue_is_bounded_and_a_request_above_the_maximum_is_refused(
-    workers: Workers[Any],
+    runners: Runners[Any],
 ) -> None:
     """Too much at once is the caller's mistake, too much in all is the server's state."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model, max_rows=4, capacity_rows=4)
+    subject = batcher(runners, model, max_rows=4, capacity_rows=4)
     with pytest.raises(InvalidInputError, match="at most 4"):
         await subject.answer(row(*range(5)))
     first = asyncio.create_task(subject.answer(row(1, 2, 3)))
@@ -175,20 +175,20 @@ async def test_the_queue_is_bounded_and_a_request_above_the_maximum_is_refused(
     await subject.close()
 
 
-async def test_closing_answers_what_was_accepted(workers: Workers[Any]) -> None:
+async def test_closing_answers_what_was_accepted(runners: Runners[Any]) -> None:
     """Drain means finish, not drop."""
     model = FakeModel()
-    subject = batcher(workers, model, max_delay_s=0.05)
+    subject = batcher(runners, model, max_delay_s=0.05)
     tasks = [asyncio.create_task(subject.answer(row(value))) for value in range(5)]
     await settle()
     await subject.close()
     assert [(await task).item() for task in tasks] == [0, 2, 4, 6, 8]
 
 
-async def test_what_is_quick_is_run_where_it_was_read(workers: Workers[Any]) -> None:
-    """Without another thread, up to the rows that were measured; more go to a worker."""
+async def test_what_is_quick_is_run_where_it_was_read(runners: Runners[Any]) -> None:
+    """Without another thread, up to the rows that were measured; more go to a runner."""
     model = FakeModel()
-    subject = batcher(workers, model, Plan(1, 1, join_rows=64, inline_rows=2))
+    subject = batcher(runners, model, Plan(1, 1, join_rows=64, inline_rows=2))
     assert (await subject.answer(row(1, 2))).tolist() == [2, 4]
     assert model.threads == {threading.current_thread().name}
     assert (await subject.answer(row(1, 2, 3))).tolist() == [2, 4, 6]
@@ -198,11 +198,11 @@ async def test_what_is_quick_is_run_where_it_was_read(workers: Workers[Any]) -> 
     await subject.close()
 
 
-async def test_a_long_body_is_decoded_by_a_worker_and_still_shares_a_run(workers: Workers[Any]) -> None:
+async def test_a_long_body_is_decoded_by_a_runner_and_still_shares_a_run(runners: Runners[Any]) -> None:
     """What is read is known only then; a mistake in it is its sender's alone."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model)
+    subject = batcher(runners, model)
     where: set[str] = set()
 
     def decode() -> Asked:
@@ -223,16 +223,16 @@ async def test_a_long_body_is_decoded_by_a_worker_and_still_shares_a_run(workers
     assert isinstance(first, np.ndarray) and first.tolist() == [8, 10]
     assert isinstance(third, np.ndarray) and third.tolist() == [12]
     assert isinstance(second, InvalidInputError)
-    assert where == {"infold-worker-0"}
+    assert where == {"infold-runner-0"}
     await busy
     await subject.close()
 
 
-async def test_where_joining_does_not_pay_everyone_runs_alone(workers: Workers[Any]) -> None:
+async def test_where_joining_does_not_pay_everyone_runs_alone(runners: Runners[Any]) -> None:
     """Decoded, run and encoded in one go."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model, Plan(1, 1, join_rows=1))
+    subject = batcher(runners, model, Plan(1, 1, join_rows=1))
     tasks = [asyncio.create_task(subject.answer(row(value))) for value in (1, 2, 3)]
     long = work(lambda: Asked({"x": np.array([4, 5], np.float32)}), is_cheap=False)
     tasks.append(asyncio.create_task(subject.answer(long)))
@@ -243,10 +243,10 @@ async def test_where_joining_does_not_pay_everyone_runs_alone(workers: Workers[A
     await subject.close()
 
 
-async def test_a_request_that_is_alone_gets_all_cores(workers: Workers[Any]) -> None:
+async def test_a_request_that_is_alone_gets_all_cores(runners: Runners[Any]) -> None:
     """The wide session runs it; once others wait, the narrow one runs them."""
     narrow, wide = FakeModel(), FakeModel()
-    subject = batcher(workers, narrow, Plan(1, 1, wide_cores=1), wide)
+    subject = batcher(runners, narrow, Plan(1, 1, wide_cores=1), wide)
     assert (await subject.answer(row(1))).tolist() == [2]
     assert (narrow.batches, wide.batches) == ([], [1])
     wide.gate.clear()
@@ -262,11 +262,11 @@ async def test_a_request_that_is_alone_gets_all_cores(workers: Workers[Any]) -> 
     await subject.close()
 
 
-async def test_a_caller_that_leaves_ends_the_run_that_was_for_it_alone(workers: Workers[Any]) -> None:
+async def test_a_caller_that_leaves_ends_the_run_that_was_for_it_alone(runners: Runners[Any]) -> None:
     """Its place in the queue goes too; a run that others wait for goes on."""
     model = FakeModel()
     model.gate.clear()
-    subject = batcher(workers, model, Plan(1, 1))
+    subject = batcher(runners, model, Plan(1, 1))
     leave = asyncio.Event()
 
     async def left() -> None:
@@ -288,10 +288,10 @@ async def test_a_caller_that_leaves_ends_the_run_that_was_for_it_alone(workers: 
     await subject.close()
 
 
-async def test_runs_are_filled_up_to_the_sizes_that_repeat(workers: Workers[Any]) -> None:
+async def test_runs_are_filled_up_to_the_sizes_that_repeat(runners: Runners[Any]) -> None:
     """Whoever asked sees none of it."""
     model = FakeModel()
-    subject = batcher(workers, model, pad_to=(4, 8))
+    subject = batcher(runners, model, pad_to=(4, 8))
     assert (await subject.answer(row(1, 2, 3))).tolist() == [2, 4, 6]
     assert (await subject.answer(row(*range(5)))).tolist() == [0, 2, 4, 6, 8]
     assert (await subject.answer(row(*[7] * 20))).tolist() == [14] * 20
@@ -300,10 +300,10 @@ async def test_runs_are_filled_up_to_the_sizes_that_repeat(workers: Workers[Any]
     await subject.close()
 
 
-async def test_rows_that_are_independent_are_run_in_parts(workers: Workers[Any]) -> None:
+async def test_rows_that_are_independent_are_run_in_parts(runners: Runners[Any]) -> None:
     """Only if the model's owner says so; see the refusal above."""
     model = FakeModel()
-    subject = batcher(workers, model, max_rows=4, capacity_rows=8, rows_are_independent=True)
+    subject = batcher(runners, model, max_rows=4, capacity_rows=8, rows_are_independent=True)
     assert (await subject.answer(row(*range(10)))).tolist() == [2 * value for value in range(10)]
     assert model.batches == [4, 4, 2]
     await subject.close()

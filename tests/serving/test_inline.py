@@ -18,7 +18,7 @@ X = {"x": np.zeros(1, np.float32)}
 
 
 def test_a_run_that_holds_up_the_loop_is_ended_and_was_the_last() -> None:
-    """It is given back as not done, for a worker to do over."""
+    """It is given back as not done, for a runner to do over."""
 
     def endless(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
         assert stop is not None

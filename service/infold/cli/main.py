@@ -32,6 +32,7 @@ app.command("inspect")(inspect.command)
 app.command("verify")(verify.command)
 app.command("reestimate")(reestimate.command)
 app.command("serve")(serve.command)
+app.command("worker", hidden=True)(serve.worker_command)
 app.command("health")(health.command)
 app.command("bench")(bench.command)
 
@@ -52,7 +53,7 @@ def _root(
     ] = False,
 ) -> None:
     del version
-    if context.invoked_subcommand != "serve":  # which drains, and ends by itself
+    if context.invoked_subcommand not in ("serve", "worker"):  # which drain, and end by themselves
         _leave_on_signals()
 
 

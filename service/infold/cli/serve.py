@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["command"]
+__all__ = ["command", "worker_command"]
 
 
 def command(
@@ -16,6 +16,9 @@ def command(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: 8080.")] = None,
     device: Annotated[
         str | None, typer.Option(metavar="cpu|cuda|auto", help="What runs the models; default: cpu.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; each loads every model; default: 1.")
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="Default: info.")
@@ -26,9 +29,27 @@ def command(
     Every setting can also come from the environment, as INFOLD_<NAME>; a flag beats it.
     """
     from infold import logs
-    from infold.rest.server import serve
     from infold.settings import Settings
 
-    settings = Settings.read(repository=repository, host=host, port=port, device=device, log_level=log_level)
+    settings = Settings.read(
+        repository=repository, host=host, port=port, device=device, workers=workers, log_level=log_level
+    )
     logs.configure(settings.log_level)
-    serve(settings, announce=lambda line: print(line, flush=True))
+    if settings.workers == 1:
+        from infold.rest.server import serve as run
+    else:
+        from infold.rest.supervisor import supervise as run
+    run(settings, announce=lambda line: print(line, flush=True))
+
+
+def worker_command(listener: int, shares: int, channel: int) -> None:
+    """One process of a service of several; started by `infold serve` alone.
+
+    Args:
+        listener: Descriptor of the listening socket.
+        shares: Descriptor of the memory in which workers show how busy they are.
+        channel: Descriptor of the channel to the supervisor.
+    """
+    from infold.rest.worker import work
+
+    raise typer.Exit(work(listener, shares, channel))

@@ -8,7 +8,6 @@ on tensor bodies doubles their cost.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,142 +23,21 @@ from starlette.types import Receive, Scope, Send
 from infold import __version__
 from infold.errors import (
     InfoldError,
-    MalformedBodyError,
-    ModelNotFoundError,
-    QueueFullError,
-    SessionError,
 )
 from infold.rest import v1, v2
 from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
-from infold.rest.metrics import Metrics
 from infold.rest.openapi import add_tensor_routes
+from infold.rest.peers import Peers
 from infold.rest.problems import headers_of, status_of
-from infold.rest.wire import Edge, Endpoint, Reply, header, left, read_body
-from infold.runtime import Cache, Placement, choose_device
-from infold.serving import Asked, ModelManager, ModelRepository, Servable, State, Work, clock
+from infold.rest.service import Service, version_number
+from infold.rest.wire import Edge
+from infold.runtime import Placement, choose_device
+from infold.serving import State
 from infold.settings import Settings
-from infold.tensors import Array
 
-__all__ = ["Service", "create_app"]
+__all__ = ["create_app"]
 
 log = logging.getLogger(__name__)
-
-
-class Service:
-    """What the routes work on."""
-
-    def __init__(self, settings: Settings, placement: Placement) -> None:
-        self.settings = settings
-        self.metrics = Metrics()
-        repository, cache = ModelRepository(settings.repository), Cache(settings.cache_folder)
-        self.models = ModelManager(repository, placement, self.metrics, cache)
-
-    async def start(self) -> None:
-        """Load every model.
-
-        Raises:
-            SessionError: A model does not load; the message names all that do not.
-            RepositoryError, ConfigError: The repository cannot be listed.
-        """
-        await self.models.reconcile()
-        failed = [
-            f"version {servable.version.number}: {servable.reason}"
-            for name in self.models.models()
-            for servable in self.models.versions(name)
-            if servable.state is State.FAILED
-        ]
-        if failed:
-            raise SessionError(str(self.settings.repository), "; ".join(failed))
-
-    async def infer(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
-        """Protocol v2: decode, lease, infer, encode."""
-        json_bytes = _json_bytes(scope)
-        deadline = self._deadline()
-        with self.models.lease(model, _version(model, version)) as servable:
-            _refuse_if_full(servable)
-            body = await read_body(scope, receive, self.settings.max_body_bytes, json_bytes or 0)
-            number, request = servable.version.number, v2.InferRequest({})
-
-            def decode() -> Asked:
-                nonlocal request
-                request = v2.decode_infer(body, json_bytes, servable.signature)
-                return Asked(request.tensors, request.outputs)
-
-            def encode(results: dict[str, Array]) -> Reply:
-                return _reply(v2.encode_infer(model, number, request, results))
-
-            is_cheap = json_bytes is not None or len(body) <= CHEAP_BYTES
-            return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
-
-    async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
-        """TF-Serving's predict: decode, lease, infer, encode."""
-        deadline = self._deadline()
-        with self.models.lease(model, _version(model, version)) as servable:
-            _refuse_if_full(servable)
-            body = await read_body(scope, receive, self.settings.max_body_bytes)
-            assert not isinstance(body, memoryview)
-            in_rows = False
-
-            def decode() -> Asked:
-                nonlocal in_rows
-                tensors, in_rows = v1.decode_predict(body, servable.signature)
-                return Asked(tensors)
-
-            def encode(results: dict[str, Array]) -> Reply:
-                return Reply((v1.encode_predict(results, servable.signature, in_rows=in_rows),))
-
-            is_cheap = len(body) <= CHEAP_BYTES
-            return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
-
-    def _deadline(self) -> float:
-        return clock() + self.settings.deadline_s
-
-
-# JSON of this length is read in the time it takes to wake another thread.
-CHEAP_BYTES = 2**14
-OCTETS = b"application/octet-stream"
-# Paths of the routes that carry tensors; their groups are model and version.
-INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+))?:predict")
-
-
-def _json_bytes(scope: Scope) -> int | None:
-    """How much of an infer request is JSON: None for all, 0 where it is the bytes of a tensor.
-
-    Raises:
-        MalformedBodyError: The header that says so makes no sense.
-    """
-    text = header(scope, b"inference-header-content-length")
-    if text is None:
-        return 0 if header(scope, b"content-type") == OCTETS.decode() else None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise MalformedBodyError(f"{v2.HEADER_LENGTH}: '{text}' is no number of bytes")
-    return int(text)
-
-
-def _reply(response: v2.InferResponse) -> Reply:
-    if response.json_bytes is None:
-        return Reply(response.parts)
-    length = (v2.HEADER_LENGTH.lower().encode(), b"%d" % response.json_bytes)
-    return Reply(response.parts, OCTETS, (length,))
-
-
-def _refuse_if_full(servable: Servable) -> None:
-    """Before its body is read: what cannot wait need not be taken in.
-
-    Raises:
-        QueueFullError: There is no room.
-    """
-    if servable.is_full:
-        raise QueueFullError(servable.version.config.batching.capacity_rows)
-
-
-def _version(name: str, version: str | None) -> int | None:
-    if version is None:
-        return None
-    if not (version.isascii() and version.isdigit() and len(version) < 19):
-        raise ModelNotFoundError(name, version)
-    return int(version)
 
 
 class App(FastAPI):
@@ -176,13 +54,18 @@ class App(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, placement: Placement | None = None) -> FastAPI:
+def create_app(settings: Settings, placement: Placement | None = None, peers: Peers | None = None) -> FastAPI:
     """The whole service as an ASGI app; models load when its lifespan starts.
+
+    Args:
+        settings: What to serve.
+        placement: The device that runs the models; None chooses it here.
+        peers: The other workers of the service; None if this process is all of it.
 
     Raises:
         DeviceError: The device that was asked for is not to be had.
     """
-    service = Service(settings, placement or choose_device(settings.device))
+    service = Service(settings, placement or choose_device(settings.device), peers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -201,8 +84,7 @@ def create_app(settings: Settings, placement: Placement | None = None) -> FastAP
         redoc_url=None,
     )
     app.state.service = service
-    infer = Endpoint("/v2/models/{model}/infer", INFER, service.infer)
-    predict = Endpoint("/v1/models/{model}:predict", PREDICT, service.predict)
+    infer, predict = service.endpoints
     for path, endpoint in (
         ("/v2/models/{model}/infer", infer),
         ("/v2/models/{model}/versions/{version}/infer", infer),
@@ -229,13 +111,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/v2/health/ready", tags=["health"])
     async def ready() -> JSONResponse:
         """Every model has a version that answers, and the service is not going down."""
-        is_ready = service.models.is_ready
+        is_ready = await service.is_ready()
         return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await service.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_v2_metadata(app: FastAPI, service: Service) -> None:
@@ -250,12 +132,12 @@ def _add_v2_metadata(app: FastAPI, service: Service) -> None:
         }
 
     def describe(model: str, version: str | None) -> dict[str, Any]:
-        servable = service.models.find(model, _version(model, version))
+        servable = service.models.find(model, version_number(model, version))
         ready = [s.version.number for s in service.models.versions(model) if s.state is State.READY]
         return v2.metadata(model, ready, servable.signature)
 
-    def readiness(model: str, version: str | None) -> dict[str, Any]:
-        service.models.find(model, _version(model, version))
+    async def readiness(model: str, version: str | None) -> dict[str, Any]:
+        await service.check_ready(model, version_number(model, version))
         return {"name": model, "ready": True}
 
     @app.get("/v2/models", tags=["v2"])
@@ -276,12 +158,12 @@ def _add_v2_metadata(app: FastAPI, service: Service) -> None:
     @app.get("/v2/models/{model}/ready", tags=["v2"])
     async def model_ready(model: str) -> dict[str, Any]:
         """200 while the model answers."""
-        return readiness(model, None)
+        return await readiness(model, None)
 
     @app.get("/v2/models/{model}/versions/{version}/ready", tags=["v2"])
     async def version_ready(model: str, version: str) -> dict[str, Any]:
         """200 while this version answers."""
-        return readiness(model, version)
+        return await readiness(model, version)
 
 
 def _add_v1_status(app: FastAPI, service: Service) -> None:

@@ -1,115 +1,205 @@
-"""What the serving floor tells, as Prometheus metrics.
+"""What the serving floor tells, as Prometheus metrics of all processes together.
 
-Label children are looked up once a model version and kept: looking them up on
-every request costs more than counting.
+Counting is `counting`'s plain numbers; prometheus_client only writes the page,
+since its own counters lock and look up labels, at a cost that a request notices.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from infold import __version__
+from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
 from infold.serving import State
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "ModelCounts", "page_of"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+OF_MODEL = ("model", "version")
+COUNTERS = {
+    "infold_http_requests_total": ("HTTP requests answered.", ("route", "method", "status")),
+    "infold_model_requests_total": ("Requests that a run has answered.", OF_MODEL),
+    "infold_run_failures_total": ("Runs that failed and were tried again one by one.", OF_MODEL),
+}
+HISTOGRAMS = {
+    "infold_http_request_seconds": (
+        "From the first byte of a request to the last of its answer.",
+        ("route",),
+        SECONDS,
+    ),
+    "infold_queue_seconds": ("Time a request waits for its run.", OF_MODEL, SECONDS),
+    "infold_run_seconds": ("Time of one run, joining and splitting included.", OF_MODEL, SECONDS),
+    "infold_run_rows": ("Rows in one run.", OF_MODEL, ROWS),
+}
+GAUGES = {
+    "infold_requests_in_flight": ("Requests that wait or run.", OF_MODEL),
+    "infold_queue_rows": ("Rows that wait for a run.", OF_MODEL),
+}
+STATE_HELP = (
+    "1 for the state a version is in; with several workers: failed if it failed in any, "
+    "else the state of the worker that is least far from loading to unloaded."
+)
 
-class Metrics:
-    """An `Observer` that counts."""
+
+class ModelCounts:
+    """What is counted of one version; whoever counts for it keeps this and saves the look-up."""
+
+    __slots__ = ("failures", "requests", "rows", "run", "wait")
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        of_model = ("model", "version")
-        registry = self.registry
-        self._build = Gauge(
-            "infold_build_info", "Constant 1; the version as label.", ["version"], registry=registry
-        )
-        self._build.labels(__version__).set(1)
-        self._http = Counter(
-            "infold_http_requests_total",
-            "HTTP requests answered.",
-            ["route", "method", "status"],
-            registry=registry,
-        )
-        self._http_seconds = Histogram(
-            "infold_http_request_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._wait = Histogram(
-            "infold_queue_seconds",
-            "Time a request waits for its run.",
-            of_model,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._run = Histogram(
-            "infold_run_seconds", "Time of one run, joining and splitting included.", of_model,
-            buckets=SECONDS, registry=registry,
-        )  # fmt: skip
-        self._rows = Histogram(
-            "infold_run_rows", "Rows in one run.", of_model, buckets=ROWS, registry=registry
-        )
-        self._requests = Counter(
-            "infold_model_requests_total", "Requests that a run has answered.", of_model, registry=registry
-        )
-        self._failed = Counter(
-            "infold_run_failures_total",
-            "Runs that failed and were tried again one by one.",
-            of_model,
-            registry=registry,
-        )
-        self._state = Gauge(
-            "infold_model_state", "1 for the state a version is in.", [*of_model, "state"], registry=registry
-        )
-        self._http_of = cache(lambda *labels: self._http.labels(*labels))
-        self._http_seconds_of = cache(lambda route: self._http_seconds.labels(route))
-        self._model_of = cache(self._children)
+        self.requests, self.failures = Counter(), Counter()
+        self.wait, self.run, self.rows = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
 
-    def _children(self, model: str, version: int) -> tuple[Histogram, Histogram, Histogram, Counter, Counter]:
-        labels = (model, str(version))
-        return (
-            self._wait.labels(*labels),
-            self._run.labels(*labels),
-            self._rows.labels(*labels),
-            self._requests.labels(*labels),
-            self._failed.labels(*labels),
-        )
+    def batch_ran(self, requests: int, rows: int, seconds: float) -> None:
+        """The session ran once."""
+        run, of_rows = self.run, self.rows
+        run.counts[bisect_left(SECONDS, seconds)] += 1
+        run.sum += seconds
+        of_rows.counts[bisect_left(ROWS, rows)] += 1
+        of_rows.sum += rows
+        self.requests.count += requests
+
+
+class Metrics:
+    """An `Observer` that counts, on the event loop's thread alone."""
+
+    def __init__(self) -> None:
+        self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._http_seconds: dict[str, Histogram] = {}
+        self._models: dict[tuple[str, int], ModelCounts] = {}
+        self._states: dict[tuple[str, int], str] = {}
+        self._earlier = NOTHING
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """An HTTP request was answered."""
-        self._http_of(route, method, str(status)).inc()
-        self._http_seconds_of(route).observe(seconds)
+        try:
+            counter, histogram = self._http[route, method, status]
+        except KeyError:
+            histogram = self._http_seconds.setdefault(route, Histogram(SECONDS))
+            counter = Counter()
+            self._http[route, method, status] = counter, histogram
+        counter.count += 1
+        histogram.counts[bisect_left(SECONDS, seconds)] += 1
+        histogram.sum += seconds
+
+    def of_model(self, model: str, version: int) -> ModelCounts:
+        """The counts of one version, always the same object."""
+        try:
+            return self._models[model, version]
+        except KeyError:
+            counts = self._models[model, version] = ModelCounts()
+            return counts
 
     def state_changed(self, model: str, version: int, state: str, reason: str) -> None:
         """See `Observer`."""
         del reason
-        for each in State:
-            self._state.labels(model, str(version), each.value).set(1 if each.value == state else 0)
+        self._states[model, version] = str(state)
 
     def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
         """See `Observer`."""
-        _, run, in_run, count, _ = self._model_of(model, version)
-        run.observe(seconds)
-        in_run.observe(rows)
-        count.inc(requests)
+        self.of_model(model, version).batch_ran(requests, rows, seconds)
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """See `Observer`."""
         del requests
-        self._model_of(model, version)[4].inc()
+        self.of_model(model, version).failures.count += 1
 
     def waited(self, model: str, version: int, seconds: float) -> None:
         """See `Observer`."""
-        self._model_of(model, version)[0].observe(seconds)
+        self.of_model(model, version).wait.observe(seconds)
 
-    def page(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def go_on_from(self, earlier: Snapshot) -> None:
+        """Count on from what an earlier process had, so that no total ever falls; not its states."""
+        self._earlier = {**earlier, "states": [], "gauges": {}}
+
+    def snapshot(self, load: Mapping[tuple[str, int], tuple[int, int]] | None = None) -> Snapshot:
+        """Everything counted, what was gone on from included.
+
+        Args:
+            load: Of each model and version, requests in flight and rows that wait.
+        """
+        present = [([model, str(version)], counts) for (model, version), counts in (load or {}).items()]
+        models = [([model, str(version)], counts) for (model, version), counts in self._models.items()]
+        own: Snapshot = {
+            "counters": {
+                "infold_http_requests_total": [
+                    ([route, method, str(status)], counter.count)
+                    for (route, method, status), (counter, _) in self._http.items()
+                ],
+                "infold_model_requests_total": [(labels, each.requests.count) for labels, each in models],
+                "infold_run_failures_total": [(labels, each.failures.count) for labels, each in models],
+            },
+            "histograms": {
+                "infold_http_request_seconds": [
+                    _row([route], histogram) for route, histogram in self._http_seconds.items()
+                ],
+                "infold_queue_seconds": [_row(labels, each.wait) for labels, each in models],
+                "infold_run_seconds": [_row(labels, each.run) for labels, each in models],
+                "infold_run_rows": [_row(labels, each.rows) for labels, each in models],
+            },
+            "gauges": {
+                "infold_requests_in_flight": [(labels, float(flying)) for labels, (flying, _) in present],
+                "infold_queue_rows": [(labels, float(rows)) for labels, (_, rows) in present],
+            },
+            "states": [(model, str(version), state) for (model, version), state in self._states.items()],
+        }
+        return own if self._earlier is NOTHING else total([own, self._earlier])
+
+    def page(self, others: Sequence[Snapshot] = ()) -> bytes:
+        """The text that Prometheus scrapes: this process's numbers and the others', summed."""
+        return page_of([self.snapshot(), *others])
+
+
+def page_of(snapshots: Sequence[Snapshot]) -> bytes:
+    """The sum of all snapshots as Prometheus text."""
+    return generate_latest(_Families(total(snapshots)))
+
+
+class _Families(Collector):
+    """One snapshot as prometheus_client's metric families."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        build = GaugeMetricFamily(
+            "infold_build_info", "Constant 1; the version as label.", labels=("version",)
+        )
+        build.add_metric([__version__], 1)
+        yield build
+        for name, (text, label_names) in COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=label_names)
+            for labels, count in self._snapshot["counters"].get(name, ()):
+                counter.add_metric(labels, count)
+            yield counter
+        for name, (text, label_names, bounds) in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, text, labels=label_names)
+            edges = [*(str(float(bound)) for bound in bounds), "+Inf"]
+            for labels, counts, summed in self._snapshot["histograms"].get(name, ()):
+                buckets = list(zip(edges, map(float, accumulate(counts)), strict=True))
+                histogram.add_metric(labels, buckets, summed)
+            yield histogram
+        for name, (text, label_names) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=label_names)
+            for labels, value in self._snapshot["gauges"].get(name, ()):
+                gauge.add_metric(labels, value)
+            yield gauge
+        state = GaugeMetricFamily("infold_model_state", STATE_HELP, labels=(*OF_MODEL, "state"))
+        for model, version, current in self._snapshot["states"]:
+            for each in State:
+                state.add_metric([model, version, each.value], float(each.value == current))
+        yield state
+
+
+def _row(labels: list[str], histogram: Histogram) -> tuple[list[str], list[int], float]:
+    return labels, list(histogram.counts), histogram.sum

@@ -12,29 +12,62 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
-from infold.errors import ConfigError, InfoldError
-from infold.rest.app import Service, create_app
+from infold.errors import InfoldError
+from infold.rest.app import create_app
+from infold.rest.listening import BACKLOG, listen, serving_line
+from infold.rest.service import Service
 from infold.runtime import choose_device
 from infold.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["Server", "config_of", "serve", "start"]
 
 KEEP_ALIVE_S = 65  # longer than the proxies in front, or they meet closed connections
-BACKLOG = 2048
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn without its signal handling, which would end the process by the signal itself."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `serve`."""
+        """Leave signals to whoever serves."""
         yield
 
 
+def config_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is run, alone or as one of several workers."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+    )
+
+
+async def start(service: Service) -> None:
+    """Every model is loaded, or nothing is left open.
+
+    Raises:
+        SessionError, RepositoryError, ConfigError: As `Service.start`.
+    """
+    try:
+        await service.start()
+    except InfoldError:
+        await service.models.close()
+        raise
+    gc.freeze()  # what is loaded stays; looking through it again and again costs a few percent
+
+
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
+    """Serve in this process until SIGTERM or SIGINT, then answer what was accepted and return.
 
     A second signal ends the process at once, with exit code 1.
 
@@ -49,35 +82,14 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     placement = choose_device(settings.device)
     announce(f"infold runs models on {placement.device} ({placement.why})")
     app = create_app(settings, placement)
-    service: Service = app.state.service
-    listener = _listen(settings)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here asks who the client is
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
-    )
+    listener = listen(settings)
+    config = config_of(app, settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(_Server(config), service, listener, announce))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as failure:
-        place = f"{settings.host}:{settings.port}"
-        raise ConfigError(place, f"cannot listen here: {failure.strerror or failure}") from failure
+        runner.run(_run(Server(config), app.state.service, listener, announce))
 
 
 async def _run(
-    server: uvicorn.Server, service: Service, listener: socket.socket, announce: Callable[[str], None]
+    server: Server, service: Service, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -90,15 +102,10 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     try:
-        await service.start()
+        await start(service)
     except InfoldError:
         listener.close()
-        await service.models.close()
         raise
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    names = ", ".join(service.models.models()) or "no models"
-    announce(f"infold serves {names} on http://{shown}:{port} (docs at /docs)")
-    gc.freeze()  # what is loaded stays; looking through it again and again costs a few percent
+    announce(serving_line(service.models.models(), listener))
     await server.serve([listener])
     await service.models.close()

@@ -11,9 +11,9 @@ from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
 from infold.serving.repository import ModelRepository, ModelVersion
+from infold.serving.runners import Runners, clock
 from infold.serving.versions import Load, Unload, plan
 from infold.serving.work import Asked, Work
-from infold.serving.workers import Workers, clock
 
 __all__ = [
     "Asked",
@@ -24,13 +24,13 @@ __all__ = [
     "ModelRepository",
     "ModelVersion",
     "Observer",
+    "Runners",
     "Servable",
     "SilentObserver",
     "State",
     "Ticket",
     "Unload",
     "Work",
-    "Workers",
     "clock",
     "plan",
 ]

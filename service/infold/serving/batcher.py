@@ -2,7 +2,7 @@
 
 Three ways, chosen by the model's plan. What is over sooner than another thread
 would have begun is done on the event loop. What is not worth joining is decoded,
-run and encoded in one go by a worker. The rest waits in a queue until cores are
+run and encoded in one go by a runner. The rest waits in a queue until cores are
 free and then runs together: batches form exactly while all cores are busy, and
 nobody waits while one is idle.
 """
@@ -32,8 +32,8 @@ from infold.serving.events import Observer
 from infold.serving.inline import InlineRuns
 from infold.serving.joining import common_rows, joined, padded_rows, parts, split
 from infold.serving.plan import Plan
+from infold.serving.runners import Runners, clock
 from infold.serving.work import Asked, Work
-from infold.serving.workers import Workers, clock
 from infold.tensors import Array, Signature, Tensors
 
 __all__ = ["Batcher", "Left", "RunFunction"]
@@ -54,7 +54,7 @@ class _Call:
         asked: None until it is decoded.
         run: Switch of the run it is in, with everyone who waits for that.
         is_given_up: Nobody waits for it any more.
-        is_answered: A worker has answered it.
+        is_answered: A runner has answered it.
     """
 
     work: Work[Any]
@@ -79,10 +79,10 @@ class Batcher:
     Args:
         name: Model and version, for the observer.
         signature: The model's inputs and outputs.
-        run: Runs tensors on the plan's cores; called in a worker, or on the event loop.
+        run: Runs tensors on the plan's cores; called in a runner, or on the event loop.
         batching: How requests share a run.
         plan: What to run with.
-        workers: Threads shared with other models.
+        runners: Threads shared with other models.
         observer: Told of every run, on the event loop.
         run_wide: Runs tensors on all cores.
     """
@@ -94,7 +94,7 @@ class Batcher:
         run: RunFunction,
         batching: Batching,
         plan: Plan,
-        workers: Workers[_Call],
+        runners: Runners[_Call],
         observer: Observer,
         run_wide: RunFunction | None = None,
     ) -> None:
@@ -103,7 +103,7 @@ class Batcher:
         self._run, self._run_wide = run, run_wide
         self._batching = batching
         self._plan = plan
-        self._workers = workers
+        self._runners = runners
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._inline = InlineRuns(plan.inline_rows, run)
@@ -116,16 +116,21 @@ class Batcher:
             batching.preferred_rows,
         )
         wide_cores = plan.wide_cores if run_wide is not None else 0
-        self._running = workers.add(
+        self._running = runners.add(
             self._queue, self._execute, cores=plan.cores, runs=plan.runs, wide_cores=wide_cores
         )
         self._undecoded: BatchQueue[_Call] = BatchQueue(1, 0.0, batching.capacity_rows)
-        self._decoding = workers.add(self._undecoded, self._decode, runs=workers.cores)
+        self._decoding = runners.add(self._undecoded, self._decode, runs=runners.cores)
 
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue; a request that is not decoded yet counts as one."""
         return self._queue.rows + self._undecoded.rows
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return len(self._pending)
 
     @property
     def is_full(self) -> bool:
@@ -160,7 +165,7 @@ class Batcher:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
             lane, ticket = self._running, self._ticket(call, deadline)
-        self._workers.offer(lane, ticket)
+        self._runners.offer(lane, ticket)
         self._pending.add(call.answer)
         watch = None if left is None else self._watch(left, call.answer)
         try:
@@ -182,8 +187,8 @@ class Batcher:
             await asyncio.wait(self._pending)
             await asyncio.sleep(0)
         self._inline.close()
-        self._workers.remove(self._running)
-        self._workers.remove(self._decoding)
+        self._runners.remove(self._running)
+        self._runners.remove(self._decoding)
 
     # -- on the event loop ------------------------------------------------------------------------
 
@@ -211,7 +216,7 @@ class Batcher:
     def _give_up(self, call: _Call, ticket: Ticket[_Call]) -> None:
         """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
         call.is_given_up = True
-        if self._workers.withdraw(self._running, ticket) or self._workers.withdraw(self._decoding, ticket):
+        if self._runners.withdraw(self._running, ticket) or self._runners.withdraw(self._decoding, ticket):
             return
         if call.run is not None and all(each.is_given_up for each in call.run.calls):
             call.run.stop.set()
@@ -245,7 +250,7 @@ class Batcher:
             return Ticket(call, call.rows, None, call.arrived, deadline)
         return Ticket(call, call.rows, _key(call.asked), call.arrived, deadline)
 
-    # -- in a worker ------------------------------------------------------------------------------
+    # -- in a runner ------------------------------------------------------------------------------
 
     def _decode(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
         """Decode one request and let it wait for its run."""
@@ -257,7 +262,7 @@ class Batcher:
         try:
             call.asked = call.work.decode()
             call.rows = self._checked(call.asked)
-            self._workers.offer(self._running, self._ticket(call, ticket.deadline))
+            self._runners.offer(self._running, self._ticket(call, ticket.deadline))
         except Exception as failure:
             self._answered([call], [failure], lambda: None)
 

@@ -3,7 +3,7 @@
 While such a run lasts nobody else is served. It is quick by measurement, but a
 model may take longer on other data (a loop), or on a busy machine. So a second
 thread looks on, and ends a run that holds up the loop; it is done over by a
-worker, and the model is run by workers from then on.
+runner, and the model is run by runners from then on.
 """
 
 from __future__ import annotations

@@ -68,6 +68,11 @@ class Servable:
         return self._signature
 
     @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return self._batcher.in_flight if self._batcher else 0
+
+    @property
     def is_full(self) -> bool:
         """Whoever comes now will be refused."""
         return self._batcher is not None and self._batcher.is_full
@@ -104,7 +109,7 @@ class Servable:
 
         Args:
             work: The request.
-            deadline: Latest time for the answer, in seconds of `workers.clock`.
+            deadline: Latest time for the answer, in seconds of `runners.clock`.
             left: Returns once nobody waits for the answer any more.
 
         Raises:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError
@@ -15,8 +16,8 @@ from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
 from infold.serving.loading import Loaded, load
 from infold.serving.repository import ModelRepository, ModelVersion
+from infold.serving.runners import Runners
 from infold.serving.versions import Load, plan
-from infold.serving.workers import Workers
 
 __all__ = ["ModelManager"]
 
@@ -32,6 +33,7 @@ class ModelManager:
         observer: Told of what happens.
         cache: Where outcomes of earlier loads lie; by default nothing outlives this process.
         cores: That all runs together may take; by default all that this process may use.
+        processes: That share the load; a model's queue holds that part of its capacity.
     """
 
     def __init__(
@@ -41,13 +43,15 @@ class ModelManager:
         observer: Observer | None = None,
         cache: Cache | None = None,
         cores: int = 0,
+        processes: int = 1,
     ) -> None:
         self._repository = repository
         self._placement = placement
         self._observer = observer or SilentObserver()
         self._cache = cache or Cache(None)
-        self._workers: Workers[Any] = Workers(cores or available_cores())
+        self._runners: Runners[Any] = Runners(cores or available_cores())
         self._servables: dict[str, dict[int, Servable]] = {}
+        self._processes = processes
         self._is_draining = False
 
     @property
@@ -62,6 +66,16 @@ class ModelManager:
             any(servable.state is State.READY for servable in versions.values())
             for versions in self._servables.values()
         )
+
+    @property
+    def load(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Requests in flight and rows that wait, of each model and version that is loaded."""
+        return {
+            (name, number): (servable.in_flight, servable.waiting_rows)
+            for name, versions in self._servables.items()
+            for number, servable in versions.items()
+            if servable.state in (State.READY, State.DRAINING)
+        }
 
     def models(self) -> list[str]:
         """Names of all models, sorted."""
@@ -139,7 +153,7 @@ class ModelManager:
         self._is_draining = True
         ready = [s for held in self._servables.values() for s in held.values() if s.state is State.READY]
         await asyncio.gather(*(self._unload(servable) for servable in ready))
-        self._workers.close()
+        self._runners.close()
         self._cache.close()
 
     def begin_drain(self) -> None:
@@ -151,7 +165,7 @@ class ModelManager:
         self._servables[version.name][version.number] = servable
         self._tell(servable)
         try:
-            loaded = await asyncio.to_thread(load, version, self._placement, self._workers.cores, self._cache)
+            loaded = await asyncio.to_thread(load, version, self._placement, self._runners.cores, self._cache)
         except InfoldError as failure:
             servable.to(State.FAILED, str(failure))
             self._tell(servable)
@@ -170,13 +184,15 @@ class ModelManager:
         self._tell(servable)
 
     def _batcher(self, version: ModelVersion, loaded: Loaded) -> Batcher:
+        batching = version.config.batching
+        share = max(batching.max_rows, batching.capacity_rows // self._processes)
         return Batcher(
             (version.name, version.number),
             loaded.session.signature,
             loaded.session.run,
-            version.config.batching,
+            replace(batching, capacity_rows=share),
             loaded.plan,
-            self._workers,
+            self._runners,
             self._observer,
             run_wide=loaded.wide.run if loaded.wide is not None else None,
         )

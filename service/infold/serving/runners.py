@@ -1,6 +1,6 @@
 """The threads that run models, as many as there are cores; each takes its next job by itself.
 
-A worker does not report back to the event loop for its next batch: while the
+A runner does not report back to the event loop for its next batch: while the
 loop reads a large body or encodes an answer, the cores stay busy.
 """
 
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.dispatch import Dispatcher, Job, Lane
 
-__all__ = ["Workers", "clock"]
+__all__ = ["Runners", "clock"]
 
 log = logging.getLogger(__name__)
 Payload = TypeVar("Payload")
@@ -32,7 +32,7 @@ class _Served(Lane[Payload]):
     execute: Callable[[list[Ticket[Payload]], bool], None] = lambda tickets, is_wide: None
 
 
-class Workers(Generic[Payload]):
+class Runners(Generic[Payload]):
     """A few threads that share the cores among the lanes.
 
     Args:
@@ -45,7 +45,7 @@ class Workers(Generic[Payload]):
         self._sleeping = 0
         self._is_closing = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"infold-worker-{number}", daemon=True)
+            threading.Thread(target=self._work, name=f"infold-runner-{number}", daemon=True)
             for number in range(cores)
         ]
         for thread in self._threads:
@@ -69,7 +69,7 @@ class Workers(Generic[Payload]):
 
         Args:
             queue: Touched from now on only through `offer` and `withdraw`.
-            execute: Called in a worker with a batch, and whether it has all cores; must not raise.
+            execute: Called in a runner with a batch, and whether it has all cores; must not raise.
             cores: As `Lane`, and so the rest.
             runs: See there.
             wide_cores: See there.

@@ -1,0 +1,216 @@
+"""One of several processes that answer on one socket, under a supervisor.
+
+It is told what to do over its channel, and ends when the channel does: a worker
+never outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import msgspec
+import uvicorn
+import uvloop
+
+from infold import logs
+from infold.errors import InfoldError
+from infold.rest.app import create_app
+from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
+from infold.rest.counting import Snapshot
+from infold.rest.peers import Peers
+from infold.rest.server import Server, config_of, start
+from infold.rest.service import Service
+from infold.rest.shares import Shares
+from infold.runtime import choose_device
+from infold.settings import Settings
+
+__all__ = ["WorkerServer", "work"]
+
+log = logging.getLogger(__name__)
+
+COURTESY_S = 0.001  # that a connection is left to a worker that holds fewer
+RETRY_S = 1.0
+
+
+class WorkerServer(Server):
+    """A server that takes connections from a socket which it shares.
+
+    The loop's own servers take whatever waits, at once: of 32 connections opened together one of
+    two such processes got 31 in one of ten trials, and of 32 opened one by one a worker that was
+    awake first got as many. So a worker takes one a turn, and leaves it for a moment to whoever
+    holds fewer. (A socket a process, SO_REUSEPORT, gave 18 or 19 to the busier in the median and
+    up to 23, would lose the connections queued at a worker that dies, and would let a second
+    service take the same port in silence.)
+
+    Args:
+        config: As uvicorn wants it.
+        listener: Listening; shared with the other workers.
+        worker: Which of them this is.
+        shares: What they hold.
+        on_ready: Called once connections are taken.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        worker: int,
+        shares: Shares,
+        on_ready: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._worker = worker
+        self._shares = shares
+        self._on_ready = on_ready
+        self._accepting: set[asyncio.Task[object]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets=[])
+        self._listener.setblocking(False)
+        self._show_share()
+        self._wait_for_one()
+        self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """What uvicorn does now and then, and show what connections are left."""
+        self._show_share()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and answer what came over those there are."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._shares.leave(self._worker)
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets=[])
+
+    def _show_share(self) -> None:
+        self._shares.hold(self._worker, len(self.server_state.connections) + len(self._accepting))
+
+    def _wait_for_one(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener, self._accept_in_turn)
+
+    def _accept_in_turn(self) -> None:
+        self._show_share()
+        if self._shares.is_turn_of(self._worker):
+            self._accept()
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        loop.call_later(COURTESY_S, self._accept_late)
+
+    def _accept_late(self) -> None:
+        if self._listener.fileno() < 0:  # closed meanwhile
+            return
+        self._wait_for_one()
+        self._accept()
+
+    def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):  # another worker has it, or it is gone
+            return
+        except OSError as failure:  # no descriptor is left, most likely; trying on would take all the time
+            log.error("connection not taken", extra={"reason": failure.strerror})
+            loop.remove_reader(self._listener)
+            loop.call_later(RETRY_S, self._accept_late)
+            return
+        connection.setblocking(False)
+        # The loop sets TCP_NODELAY; without it an answer of two segments would wait 40 ms.
+        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+        self._show_share()
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def work(listener_fd: int, shares_fd: int, channel_fd: int) -> int:
+    """Answer requests until told to drain, or until the supervisor is gone.
+
+    Args:
+        listener_fd: The socket all workers share, listening.
+        shares_fd: The memory in which they show what they hold.
+        channel_fd: This worker's end of its channel.
+
+    Returns:
+        The exit code; a start that fails is told over the channel.
+    """
+    for descriptor in (listener_fd, shares_fd, channel_fd):
+        os.set_inheritable(descriptor, False)  # or a child of ours would hold them open
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(
+            _work(socket.socket(fileno=listener_fd), shares_fd, socket.socket(fileno=channel_fd))
+        )
+
+
+async def _work(listener: socket.socket, shares_fd: int, connected: socket.socket) -> int:
+    # Ctrl-C reaches every process of the terminal; what it means is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = await Channel.over(connected)
+    hello = await anext(aiter(channel), None)
+    if not isinstance(hello, Hello):
+        return 1
+    settings = Settings(**hello.settings)  # type: ignore[arg-type] # pydantic checks them
+    logs.configure(settings.log_level, worker=hello.worker)
+    try:
+        await _serve(hello, settings, listener, Shares(shares_fd, settings.workers), channel)
+    except InfoldError as failure:
+        channel.send(Failed.of(failure))
+        await channel.flush()
+        return 1
+    return 0
+
+
+async def _serve(
+    hello: Hello, settings: Settings, listener: socket.socket, shares: Shares, channel: Channel
+) -> None:
+    placement = choose_device(settings.device)
+    peers = Peers(hello.worker, settings.workers, channel.send, hello.earlier)
+    app = create_app(settings, placement, peers)
+    service: Service = app.state.service
+    if "metrics" in hello.earlier:
+        service.metrics.go_on_from(msgspec.convert(hello.earlier["metrics"], Snapshot))
+
+    def ready() -> None:
+        channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
+
+    server = WorkerServer(config_of(app, settings), listener, hello.worker, shares, ready)
+
+    def drain() -> None:
+        service.models.begin_drain()
+        server.should_exit = True
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
+    listening = asyncio.create_task(_listen(channel, peers, drain, settings.drain_s))
+    await start(service)
+    await server.serve()
+    await service.models.close()
+    listening.cancel()
+
+
+async def _listen(channel: Channel, peers: Peers, drain: Callable[[], None], drain_s: float) -> None:
+    """Obey the supervisor; without one, drain, and end in any case."""
+    async for message in channel:
+        match message:
+            case Ask() | Gathered():
+                peers.receive(message)
+            case Drain():
+                drain()
+            case Hello() | Ready() | Failed() | Answer():
+                continue
+    peers.left_alone()
+    drain()
+    asyncio.get_running_loop().call_later(drain_s + 1, os._exit, 1)

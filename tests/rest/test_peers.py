@@ -1,0 +1,231 @@
+"""The channel between supervisor and workers, without a process: codec, gathering, keeping."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infold.errors import ConfigError, WorkerError
+from infold.rest.channel import (
+    Answer,
+    Ask,
+    Channel,
+    Drain,
+    Failed,
+    Gather,
+    Gathered,
+    Hello,
+    Lines,
+    Message,
+    Ready,
+    encode,
+)
+from infold.rest.peers import Exchange, Peers
+from infold.rest.supervisor import Pause
+
+MESSAGES: list[Message] = [
+    Hello(1, {"host": "::1"}, {"metrics": {"a": [1, 2.5]}}),
+    Ask(7, "ready"),
+    Drain(),
+    Failed("line one\nline two", "INFOLD_PORT"),
+    Gather(1, "load", {"model": "zwölf"}, 0.5, True),
+    Gathered(1, [None, True, "x"]),
+    Ready("cpu (asked for)", []),
+    Answer(7, {"nested": [{}]}),
+]
+
+
+class Clock:
+    """Timers that go off when told."""
+
+    def __init__(self) -> None:
+        self.timers: list[Timer] = []
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> "Timer":
+        self.timers.append(Timer(call))
+        return self.timers[-1]
+
+
+class Timer:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call, self.is_cancelled = call, False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Star:
+    """An exchange with workers that are lists of what they were sent."""
+
+    def __init__(self, workers: int) -> None:
+        self.clock = Clock()
+        self.exchange = Exchange(workers, self.clock.call_later)
+        self.sent: list[list[Message]] = [[] for _ in range(workers)]
+        for worker in range(workers):
+            self.exchange.join(worker, self.sent[worker].append)
+
+    def asked(self, worker: int) -> Ask:
+        last = self.sent[worker][-1]
+        assert isinstance(last, Ask)
+        return last
+
+    def answer(self, worker: int, answer: object) -> None:
+        self.exchange.answered(worker, Answer(self.asked(worker).id, answer))
+
+
+@given(st.lists(st.sampled_from(MESSAGES), max_size=6), st.lists(st.integers(0, 400), max_size=8))
+def test_messages_come_out_however_the_bytes_are_cut(messages: list[Message], cuts: list[int]) -> None:
+    """A stream knows no borders."""
+    stream = b"".join(map(encode, messages))
+    lines, found, start = Lines(), list[Message](), 0
+    for end in [*sorted(cut for cut in cuts if cut < len(stream)), len(stream)]:
+        found += lines.feed(stream[start:end])
+        start = end
+    assert found == messages
+
+
+async def test_a_channel_ends_when_its_other_side_does() -> None:
+    """Iteration stops; sending goes nowhere and raises nothing."""
+    one, other = socket.socketpair()
+    here, there = await Channel.over(one), await Channel.over(other)
+    for message in MESSAGES:
+        here.send(message)
+    await here.flush()
+    here.close()
+    assert [message async for message in there] == MESSAGES
+    there.send(Drain())
+    await there.flush()
+    there.close()
+
+
+def test_answers_are_in_worker_order_whoever_is_first() -> None:
+    """And they go to the one that asked."""
+    star = Star(3)
+    star.exchange.gather(1, Gather(5, "t", None, 1.0))
+    for worker in (2, 0, 1):
+        star.answer(worker, f"from {worker}")
+    assert star.sent[1][-1] == Gathered(5, ["from 0", "from 1", "from 2"])
+    assert star.clock.timers[0].is_cancelled
+
+
+def test_a_worker_that_is_late_is_none() -> None:
+    """What it says afterwards is nobody's answer."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "t", None, 1.0))
+    late = star.asked(1)
+    star.answer(0, True)
+    star.clock.timers[0].call()
+    assert star.sent[0][-1] == Gathered(1, [True, None])
+    star.exchange.answered(1, Answer(late.id, True))
+    assert star.sent[0][-1] == Gathered(1, [True, None])
+
+
+def test_a_worker_that_dies_is_none_at_once() -> None:
+    """Nobody waits for it, now or in the next gathering."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "t", None, 1.0))
+    star.answer(0, True)
+    star.exchange.leave(1)
+    assert star.sent[0][-1] == Gathered(1, [True, None])
+    star.exchange.gather(0, Gather(2, "t", None, 1.0))
+    star.answer(0, True)
+    assert star.sent[0][-1] == Gathered(2, [True, None])
+
+
+def test_an_asker_that_dies_is_sent_nothing() -> None:
+    """Its gathering ends all the same."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "t", None, 1.0))
+    star.exchange.leave(0)
+    star.answer(1, True)
+    assert not any(isinstance(message, Gathered) for message in star.sent[0] + star.sent[1])
+
+
+def test_a_kept_answer_stands_in_and_is_handed_to_the_successor() -> None:
+    """Only where the asker wants it."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "count", None, 1.0, kept=True))
+    star.answer(0, 3)
+    star.answer(1, 4)
+    star.exchange.leave(1)
+    star.exchange.gather(0, Gather(2, "count", None, 1.0, kept=True))
+    star.answer(0, 5)
+    assert star.sent[0][-1] == Gathered(2, [5, 4])
+    assert star.exchange.earlier(1) == {"count": 4}
+    star.exchange.gather(0, Gather(3, "count", None, 1.0))
+    star.answer(0, 6)
+    assert star.sent[0][-1] == Gathered(3, [6, None])
+
+
+async def double(payload: object) -> int:
+    assert isinstance(payload, int)
+    return 2 * payload
+
+
+async def test_alone_one_gathers_from_oneself() -> None:
+    """Callers need not know how many there are; no handler and a failing one are no answer."""
+    peers = Peers()
+    peers.on("double", double)
+    assert await peers.gather("double", 4) == [8]
+    assert await peers.gather("double", "four") == [None]
+    assert await peers.gather("unheard of") == [None]
+
+
+async def test_alone_one_waits_no_longer_than_told() -> None:
+    """And what was begun is not broken off."""
+    peers, may_end, ended = Peers(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_: object) -> bool:
+        await may_end.wait()
+        ended.set()
+        return True
+
+    peers.on("slow", slow)
+    assert await peers.gather("slow", timeout_s=0) == [None]
+    may_end.set()
+    await ended.wait()
+
+
+async def test_workers_gather_through_the_supervisor() -> None:
+    """All parts together, but for the sockets."""
+    loop = asyncio.get_running_loop()
+    exchange = Exchange(2, lambda delay, call: loop.call_later(delay, call))
+
+    def send_of(worker: int) -> Callable[[Message], None]:
+        def send(message: Message) -> None:
+            if isinstance(message, Gather):
+                exchange.gather(worker, message)
+            elif isinstance(message, Answer):
+                exchange.answered(worker, message)
+
+        return send
+
+    peers = [Peers(worker, 2, send_of(worker)) for worker in range(2)]
+    for worker, each in enumerate(peers):
+        each.on("double", double)
+        exchange.join(worker, each.receive)  # type: ignore[arg-type]
+    both = await asyncio.gather(peers[0].gather("double", 1), peers[1].gather("double", 2))
+    assert both == [[2, 2], [4, 4]]
+
+
+async def test_without_a_supervisor_one_answers_for_oneself() -> None:
+    """It was killed while it was asked, or before."""
+    peers = Peers(1, 3, lambda _: peers.left_alone())
+    peers.on("double", double)
+    assert await peers.gather("double", 4) == [None, 8, None]
+    assert await peers.gather("double", 5) == [None, 10, None]
+
+
+def test_the_pause_doubles_until_a_worker_lasts() -> None:
+    """From 0.1 s to 5 s."""
+    pause = Pause()
+    assert [pause.after(0.5) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert pause.after(60.0) == 0.1
+
+
+def test_what_is_left_of_an_error() -> None:
+    """The place of a setting is told apart, since it decides the exit code."""
+    assert Failed.of(ConfigError("--port", "no")) == Failed("no", "--port")
+    assert Failed.of(WorkerError("gone")) == Failed("gone")
