@@ -57,12 +57,12 @@ class TensorSpec:
             return f"type {array.dtype} given, the model takes {self.dtype}"
         if self.shape is None:
             return None
-        fits = array.ndim == len(self.shape) and all(
-            not isinstance(want, int) or want == got
-            for want, got in zip(self.shape, array.shape, strict=True)
-        )
-        if fits:
-            return None
+        if array.ndim == len(self.shape):
+            for want, got in zip(self.shape, array.shape, strict=True):
+                if want != got and isinstance(want, int):
+                    break
+            else:
+                return None
         return f"shape {list(array.shape)} given, the model takes {self.wire_shape()}"
 
 

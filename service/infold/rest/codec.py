@@ -52,7 +52,7 @@ _parsers = threading.local()
 _decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
 
 
-def decode_array(raw: bytes | bytearray, dtype: np.dtype[np.generic], place: str) -> Array:
+def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
     """An array from its JSON text, nested as it is written.
 
     Args:
@@ -82,7 +82,7 @@ def decode_array(raw: bytes | bytearray, dtype: np.dtype[np.generic], place: str
     return result
 
 
-def _read_long(raw: bytes | bytearray, dtype: np.dtype[np.generic], depth: int) -> Array | None:
+def _read_long(raw: bytes, dtype: np.dtype[np.generic], depth: int) -> Array | None:
     """Numbers as 64-bit ones in the shape they are nested in, or None where that is not plain."""
     kinds = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
     if dtype.kind not in kinds or not depth:
@@ -104,7 +104,7 @@ def _parser() -> Any:
     return _parsers.own
 
 
-def _regular_shape(raw: bytes | bytearray, array: Any, depth: int) -> tuple[int, ...] | None:
+def _regular_shape(raw: bytes, array: Any, depth: int) -> tuple[int, ...] | None:
     """The shape of an array whose rows are all of one length, or None.
 
     simdjson gives the numbers without their nesting, so the lengths of all rows
@@ -129,7 +129,7 @@ def _regular_shape(raw: bytes | bytearray, array: Any, depth: int) -> tuple[int,
     return tuple(shape) if is_regular else None
 
 
-def _depth(raw: bytes | bytearray, place: str) -> int:
+def _depth(raw: bytes, place: str) -> int:
     depth = 0
     for byte in raw:
         if byte == 0x5B:
@@ -181,7 +181,7 @@ def _leaves(values: Any, depth: int) -> Iterator[Any]:
 # -- explaining: the slow path, taken only for what is wrong ---------------------------------------
 
 
-def _explained(raw: bytes | bytearray, dtype: np.dtype[np.generic], place: str) -> InvalidInputError:
+def _explained(raw: bytes, dtype: np.dtype[np.generic], place: str) -> InvalidInputError:
     """Find the first thing that is wrong with JSON that has failed to decode."""
     try:
         values = orjson.loads(raw)

@@ -20,7 +20,6 @@ __all__ = ["SMALL_BYTES", "Body", "cut"]
 
 # Below this there is nothing to win.
 SMALL_BYTES = 8192
-STOPS = re.compile(rb'["{}]')
 # What stands in the place of an array; no other text of a request can be taken for it by accident.
 PLACE = b'"\\u0000cut %d"'
 PLACED = re.compile(rb'"\\u0000cut (\d+)"')
@@ -35,10 +34,10 @@ class Body:
         arrays: The JSON text of each that was cut out.
     """
 
-    text: bytes | bytearray
-    arrays: Sequence[bytes | bytearray] = ()
+    text: bytes
+    arrays: Sequence[bytes] = ()
 
-    def raw(self, value: msgspec.Raw) -> bytes | bytearray:
+    def raw(self, value: msgspec.Raw) -> bytes:
         """The JSON text of a value, in `text` or cut out of it."""
         text = bytes(value)
         placed = PLACED.fullmatch(text)
@@ -47,7 +46,7 @@ class Body:
         return self.arrays[int(placed[1])]
 
 
-def cut(body: bytes | bytearray, keys: re.Pattern[bytes]) -> Body:
+def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
     """A body without its large arrays.
 
     Args:
@@ -56,13 +55,12 @@ def cut(body: bytes | bytearray, keys: re.Pattern[bytes]) -> Body:
     """
     if len(body) < SMALL_BYTES:
         return Body(body)
-    kept: list[bytes | bytearray] = []
-    arrays: list[bytes | bytearray] = []
+    kept: list[bytes] = []
+    arrays: list[bytes] = []
     done = 0
     while found := keys.search(body, done):
         start = found.end() - 1
-        stop = STOPS.search(body, found.end())
-        end = body.rfind(b"]", start, stop.start() if stop else len(body)) + 1
+        end = body.rfind(b"]", start, _stop(body, start)) + 1
         if end - start < SMALL_BYTES:
             kept.append(body[done : found.end()])
             done = found.end()
@@ -73,3 +71,12 @@ def cut(body: bytes | bytearray, keys: re.Pattern[bytes]) -> Body:
     if not arrays:
         return Body(body)
     return Body(b"".join((*kept, body[done:])), arrays)
+
+
+def _stop(body: bytes, start: int) -> int:
+    """Where the next quote or brace is; an array of numbers has none."""
+    stop = len(body)
+    for each in (b'"', b"}", b"{"):
+        found = body.find(each, start, stop)
+        stop = stop if found < 0 else found
+    return stop

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from infold.errors import InfoldError
 from infold.rest.app import create_app
+from infold.rest.connection import Connection
 from infold.rest.listening import BACKLOG, listen, serving_line
 from infold.rest.service import Service
 from infold.runtime import choose_device
@@ -40,7 +41,7 @@ def config_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=type("BoundedConnection", (Connection,), {"max_body_bytes": settings.max_body_bytes}),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -108,7 +108,7 @@ class Service:
         deadline = self._deadline()
         with self.models.lease(model, version_number(model, version)) as servable:
             _refuse_if_full(servable)
-            body = await read_body(scope, receive, self.settings.max_body_bytes, json_bytes or 0)
+            body = await read_body(scope, receive, self.settings.max_body_bytes)
             number, request = servable.version.number, v2.InferRequest({})
 
             def decode() -> Asked:
@@ -128,12 +128,11 @@ class Service:
         with self.models.lease(model, version_number(model, version)) as servable:
             _refuse_if_full(servable)
             body = await read_body(scope, receive, self.settings.max_body_bytes)
-            assert not isinstance(body, memoryview)
             in_rows = False
 
             def decode() -> Asked:
                 nonlocal in_rows
-                tensors, in_rows = v1.decode_predict(body, servable.signature)
+                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature)
                 return Asked(tensors)
 
             def encode(results: dict[str, Array]) -> Reply:

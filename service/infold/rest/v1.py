@@ -34,7 +34,7 @@ _rows = msgspec.json.Decoder(list[msgspec.Raw])
 DATA_KEY = re.compile(rb'"(?:instances|inputs)"\s*:\s*\[')
 
 
-def decode_predict(body: bytes | bytearray, signature: Signature) -> tuple[dict[str, Array], bool]:
+def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
     """Read a predict request for a model.
 
     Returns:
@@ -64,7 +64,7 @@ def decode_predict(body: bytes | bytearray, signature: Signature) -> tuple[dict[
     return tensors, bool(instances)
 
 
-def _from_columns(raw: bytes | bytearray, signature: Signature) -> dict[str, Array]:
+def _from_columns(raw: bytes, signature: Signature) -> dict[str, Array]:
     if raw.lstrip()[:1] != b"{":
         spec = _only_input(signature, "inputs")
         return {spec.name: decode_array(raw, spec.dtype, "inputs")}
@@ -76,7 +76,7 @@ def _from_columns(raw: bytes | bytearray, signature: Signature) -> dict[str, Arr
     }
 
 
-def _from_rows(raw: bytes | bytearray, signature: Signature) -> dict[str, Array]:
+def _from_rows(raw: bytes, signature: Signature) -> dict[str, Array]:
     if b"{" not in raw and raw.lstrip()[:1] == b"[":
         spec = _only_input(signature, "instances")
         return {spec.name: decode_array(raw, spec.dtype, "instances")}

@@ -21,7 +21,8 @@ import msgspec
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.binary import blob, open_shape, read_blob
 from infold.rest.codec import DATATYPES, DTYPES, decode_array, encode_json, json_ready
-from infold.rest.cutting import Body, cut
+from infold.rest.cutting import SMALL_BYTES, Body, cut
+from infold.rest.plain import read_plain, read_plain_bytes
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
 __all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer", "metadata"]
@@ -60,7 +61,7 @@ _inputs = msgspec.json.Decoder(_Input)
 _outputs = msgspec.json.Decoder(_Output)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferRequest:
     """A decoded infer request.
 
@@ -79,7 +80,7 @@ class InferRequest:
     is_binary: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferResponse:
     """A body in parts, to be sent one after another.
 
@@ -92,9 +93,7 @@ class InferResponse:
     json_bytes: int | None = None
 
 
-def decode_infer(
-    body: bytes | bytearray | memoryview, json_bytes: int | None, signature: Signature
-) -> InferRequest:
+def decode_infer(body: bytes | memoryview, json_bytes: int | None, signature: Signature) -> InferRequest:
     """Read an infer request for a model.
 
     Args:
@@ -110,10 +109,18 @@ def decode_infer(
     if json_bytes == 0:
         return _only_input(memoryview(body), signature)
     if json_bytes is None:
+        if len(body) <= SMALL_BYTES and (plain := read_plain(bytes(body), signature)) is not None:
+            tensors, own_id = plain
+            if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
+                return InferRequest(tensors, id=own_id)
         text = cut(bytes(body) if isinstance(body, memoryview) else body, DATA_KEY)
         blobs = memoryview(b"")
     else:
         text, blobs = _parted(memoryview(body), json_bytes)
+        if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
+            tensors, own_id, is_binary = bare
+            if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
+                return InferRequest(tensors, id=own_id, is_binary=is_binary)
     envelope = _decode(_envelopes, text.text, "request")
     if len(envelope.inputs) > MAX_TENSORS or len(envelope.outputs or ()) > MAX_TENSORS:
         raise MalformedBodyError(f"more than {MAX_TENSORS} inputs or outputs")
@@ -125,8 +132,8 @@ def decode_infer(
     outputs, binary = None, dict[str, bool]()
     if envelope.outputs:
         outputs, binary = _wanted(envelope.outputs, signature)
-    is_binary = _flag(envelope.parameters, "binary_data_output", "parameters")
-    return InferRequest(tensors, outputs, envelope.id, binary, bool(is_binary))
+    is_binary = bool(_flag(envelope.parameters, "binary_data_output", "parameters"))
+    return InferRequest(tensors, outputs, envelope.id, binary, is_binary)
 
 
 def _parted(body: memoryview, json_bytes: int) -> tuple[Body, memoryview]:
@@ -223,7 +230,7 @@ def _wanted(raws: list[msgspec.Raw], signature: Signature) -> tuple[tuple[str, .
     return tuple(names), binary
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes | bytearray, place: str) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as invalid:
@@ -256,9 +263,7 @@ def _checked_shape(tensor: _Input, spec: TensorSpec, place: str) -> int:
     return elements
 
 
-def _from_json(
-    raw: bytes | bytearray, shape: list[int], elements: int, spec: TensorSpec, place: str
-) -> Array:
+def _from_json(raw: bytes, shape: list[int], elements: int, spec: TensorSpec, place: str) -> Array:
     if not raw:
         raise MalformedBodyError(f"{place}: Object missing required field `data`")
     array = decode_array(raw, spec.dtype, f"{place}.data")

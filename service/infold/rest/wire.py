@@ -16,14 +16,14 @@ from infold.errors import (
     AbandonedError,
     BodyTooLargeError,
     InfoldError,
-    MalformedBodyError,
     UnsupportedMediaError,
 )
 from infold.logs import AccessLog, request_id
+from infold.rest.connection import ClientGone, long_body, written_at_once
 from infold.rest.metrics import Metrics
 from infold.rest.problems import error_body, headers_of, status_of
 
-__all__ = ["Body", "ClientGone", "Edge", "Endpoint", "Reply", "header", "left", "read_body", "respond"]
+__all__ = ["Edge", "Endpoint", "Reply", "header", "left", "read_body", "respond"]
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,13 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 JSON = b"application/json"
 # Parts of an answer that are smaller than this together are sent as one.
 JOINED_BYTES = 2**16
-# Tensors in a body begin where their type may be read; 64 is a cache line.
-ALIGNMENT = 64
+
+HEADERS = "infold.headers"
 
 Headers = list[tuple[bytes, bytes]]
-Body = bytes | bytearray | memoryview
 
 
-class ClientGone(Exception):  # noqa: N818 - nobody's error
-    """The client closed the connection before its request was answered."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Reply:
     """A 200 in parts, sent as they are.
 
@@ -58,21 +53,21 @@ class Reply:
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that name (lower case), or None."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
+    """The last header of that name (lower case), or None."""
+    headers = scope.get(HEADERS)
+    if headers is None:
+        headers = scope[HEADERS] = dict(scope["headers"])
+    value = headers.get(name)
+    return None if value is None else str(value, "latin-1")
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int, tensors_at: int = 0) -> Body:
-    """The whole body of a request.
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes | memoryview:
+    """The whole body of a request; a view where it is long and holds tensors.
 
     Args:
         scope: See ASGI.
         receive: See ASGI.
         limit_bytes: Most it may have.
-        tensors_at: Where in it tensors begin; that place is aligned for every type.
 
     Raises:
         BodyTooLargeError: It is, or says it is, above the limit; nothing more is read.
@@ -82,58 +77,26 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, tensors_at
     encoding = header(scope, b"content-encoding")
     if encoding not in (None, "", "identity"):
         raise UnsupportedMediaError(f"content-encoding '{encoding}' is not served")
-    text = header(scope, b"content-length")
-    declared = int(text) if text is not None and text.isascii() and text.isdigit() else None
-    if declared is not None and declared > limit_bytes:
+    if (body := long_body(scope)) is not None:
+        if body.size > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        return await body.read()
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
         raise BodyTooLargeError(limit_bytes)
-    message = await receive()
-    part = _part(message)
-    if not message.get("more_body", False):
-        if len(part) > limit_bytes:
-            raise BodyTooLargeError(limit_bytes)
-        return part
-    if declared is None:
-        return await _read_undeclared(receive, limit_bytes, part)
-    return await _read_declared(receive, declared, part, tensors_at)
-
-
-def _part(message: Message) -> bytes:
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    part: bytes = message.get("body", b"")
-    return part
-
-
-async def _read_declared(receive: Receive, size: int, part: bytes, tensors_at: int) -> Body:
-    """Each part goes where it belongs as it comes, and nothing is joined in the end."""
-    lead = -tensors_at % ALIGNMENT if tensors_at else 0
-    body = bytearray(lead + size)
-    target = memoryview(body)
-    end = lead
+    parts: list[bytes] = []
+    size = 0
     while True:
-        start, end = end, end + len(part)
-        if end > len(body):
-            raise MalformedBodyError("the body is longer than its content-length")
-        target[start:end] = part
-        if end == len(body):
-            return target[lead:] if tensors_at else body
-        part = _part(await receive())
-        if not part and end < len(body):
-            # uvicorn sends an empty last part; a body that ends early has lost its client
-            raise ClientGone
-
-
-async def _read_undeclared(receive: Receive, limit_bytes: int, part: bytes) -> Body:
-    body = bytearray(part)
-    while True:
-        if len(body) > limit_bytes:
-            raise BodyTooLargeError(limit_bytes)
         message = await receive()
-        body += _part(message)
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        parts.append(part)
         if not message.get("more_body", False):
-            if len(body) > limit_bytes:
-                raise BodyTooLargeError(limit_bytes)
-            return body
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def left(receive: Receive) -> None:
@@ -153,17 +116,10 @@ async def respond(
     size = sum(map(len, parts))
     if len(parts) > 1 and size <= JOINED_BYTES:
         parts = (b"".join(parts),)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", content_type),
-                (b"content-length", b"%d" % size),
-                *headers,
-            ],
-        }
-    )
+    all_headers = [(b"content-type", content_type), (b"content-length", b"%d" % size), *headers]
+    if len(parts) == 1 and size <= JOINED_BYTES and written_at_once(send, status, all_headers, parts[0]):
+        return size
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
     last = len(parts) - 1
     for index, part in enumerate(parts):
         await send({"type": "http.response.body", "body": part, "more_body": index < last})
@@ -205,9 +161,10 @@ class Endpoint:
             if status >= 500 and status not in (503, 504):
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
+            body = error_body(str(failure))
             if isinstance(failure, BodyTooLargeError):
                 headers.append((b"connection", b"close"))  # the rest of the body is not read
-            return status, await respond(send, status, (error_body(str(failure)),), headers=headers)
+            return status, await respond(send, status, (body,), headers=headers)
         except (ClientGone, AbandonedError):
             return 499, 0
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
@@ -241,27 +198,30 @@ class Edge:
         method, path = scope["method"], scope["path"]
         identity = self._identity(scope)
         token = request_id.set(identity)
-        answer = _Answer(send, (b"x-request-id", identity.encode()))
-        route = "unmatched"
+        route, status, sent_bytes = "unmatched", 0, 0
         try:
             endpoint, found = self._find(method, path)
-            if endpoint is None or found is None:
-                await self._app(scope, receive, answer.send)
-                route = str(getattr(scope.get("route"), "path", route))
-            else:
+            if endpoint is not None and found is not None:
                 route = endpoint.route
-                answer.status, answer.sent_bytes = await endpoint.serve(
-                    found[1], found[2], scope, receive, send, [answer.identity]
-                )
+                headers = [(b"x-request-id", identity.encode())]
+                status, sent_bytes = await endpoint.serve(found[1], found[2], scope, receive, send, headers)
+            else:
+                answer = _Answer(send, identity)
+                try:
+                    await self._app(scope, receive, answer.send)
+                finally:
+                    route = str(getattr(scope.get("route"), "path", route))
+                    status, sent_bytes = answer.status, answer.sent_bytes
         except Exception:
             log.exception("request failed")
-            if answer.status == 0:
+            if status == 0:
+                status = 500
                 text = f"internal error; the server's log has it under request id {identity}"
-                await respond(answer.send, 500, (error_body(text),))
+                sent_bytes = await respond(_Answer(send, identity).send, 500, (error_body(text),))
         finally:
-            status, seconds = answer.status or 499, time.perf_counter() - started
-            self._metrics.answered(route, method, status, seconds)
-            self._access.line(method, path, status, seconds, answer.sent_bytes, identity)
+            seconds = time.perf_counter() - started
+            self._metrics.answered(route, method, status or 499, seconds)
+            self._access.line(method, path, status or 499, seconds, sent_bytes, identity)
             request_id.reset(token)
 
     def _identity(self, scope: Scope) -> str:
@@ -282,11 +242,11 @@ class Edge:
 class _Answer:
     """Adds the request's id to an answer of the app behind, and remembers what was sent."""
 
-    __slots__ = ("_send", "identity", "sent_bytes", "status")
+    __slots__ = ("_header", "_send", "sent_bytes", "status")
 
-    def __init__(self, send: Send, identity: tuple[bytes, bytes]) -> None:
+    def __init__(self, send: Send, identity: str) -> None:
         self._send = send
-        self.identity = identity
+        self._header = (b"x-request-id", identity.encode())
         self.status = 0
         self.sent_bytes = 0
 
@@ -294,7 +254,7 @@ class _Answer:
         """See ASGI."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self.identity]
+            message["headers"] = [*message.get("headers", ()), self._header]
         else:
             self.sent_bytes += len(message.get("body", b""))
         await self._send(message)

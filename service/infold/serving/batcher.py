@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 RunFunction = Callable[[Tensors, Sequence[str] | None, Stop | None], dict[str, Array]]
+KNOWN_SHAPES = 1024
+
 # Returns once whoever asked has left.
 Left = Callable[[], Awaitable[None]]
 
@@ -109,6 +111,7 @@ class Batcher:
         self._inline = InlineRuns(plan.inline_rows, run)
         self._joins = signature.is_batched and plan.join_rows > 1
         self._pending: set[asyncio.Future[Any]] = set()
+        self._rows_of: dict[Hashable, int] = {}  # of shapes that were found to fit
         self._queue: BatchQueue[_Call] = BatchQueue(
             plan.join_rows if self._joins else 1,
             batching.max_delay_s if self._joins else 0.0,
@@ -193,9 +196,7 @@ class Batcher:
     # -- on the event loop ------------------------------------------------------------------------
 
     def _run_here(self, asked: Asked, rows: int) -> dict[str, Array] | None:
-        began = time.perf_counter()
-        results = self._inline.run(asked.tensors, asked.outputs)
-        seconds = time.perf_counter() - began
+        results, seconds = self._inline.run(asked.tensors, asked.outputs)
         if self._inline.is_over:
             log.warning("runs moved off the event loop", extra={"model": self._name[0], "seconds": seconds})
         if results is not None:
@@ -236,6 +237,10 @@ class Batcher:
 
     def _checked(self, asked: Asked) -> int:
         """Rows of a request that fits the model; 1 where nothing can be joined."""
+        key = tuple([(name, array.dtype, array.shape) for name, array in asked.tensors.items()])
+        rows = self._rows_of.get(key, 0)
+        if rows:
+            return rows
         self._signature.check(asked.tensors)
         if not self._signature.is_batched or not asked.tensors:
             return 1
@@ -243,6 +248,8 @@ class Batcher:
         most = self._batching.max_rows
         if rows > most > 1 and not self._batching.rows_are_independent:
             raise InvalidInputError("inputs", f"{rows} rows given, one request takes at most {most}")
+        if len(self._rows_of) < KNOWN_SHAPES:
+            self._rows_of[key] = rows
         return rows
 
     def _ticket(self, call: _Call, deadline: float | None) -> Ticket[_Call]:

@@ -52,8 +52,10 @@ class InlineRuns:
         """A request of so many rows may be run here."""
         return rows <= self._rows
 
-    def run(self, tensors: Tensors, outputs: Sequence[str] | None) -> dict[str, Array] | None:
-        """Outputs by name; None if the run was ended for taking too long, and none will be allowed again.
+    def run(self, tensors: Tensors, outputs: Sequence[str] | None) -> tuple[dict[str, Array] | None, float]:
+        """Outputs by name, and the seconds it took.
+
+        The outputs are None if the run was ended for taking too long; none will be allowed again.
 
         Raises:
             SessionError: The run failed by itself.
@@ -64,18 +66,20 @@ class InlineRuns:
             self._active.set()
         began = time.perf_counter()
         self._runs += 1
+        results = None
         try:
-            return self._run(tensors, outputs, self._stop)
+            results = self._run(tensors, outputs, self._stop)
         except SessionError:
             if self._rows:
                 raise
-            return None
         finally:
             self._runs += 1
-            if time.perf_counter() - began > SLOW_S:
+            seconds = time.perf_counter() - began
+            if seconds > SLOW_S:
                 self._count_slow()
             elif self._slow:
                 self._slow -= 1
+        return results, seconds
 
     @property
     def is_over(self) -> bool:

@@ -58,8 +58,7 @@ class Servable:
         self._signature: Signature | None = None
         self._batcher: Batcher | None = None
         self._leases = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._unused: asyncio.Event | None = None  # while somebody waits for it
 
     @property
     def signature(self) -> Signature:
@@ -91,15 +90,15 @@ class Servable:
         """Give it what it runs on."""
         self._signature, self._batcher = signature, batcher
 
-    def hold(self) -> None:
-        """Count one more user; it is not unloaded before all have let go."""
+    def __enter__(self) -> Servable:
+        """Hold it: it is not unloaded before all who do have let go."""
         self._leases += 1
-        self._unused.clear()
+        return self
 
-    def let_go(self) -> None:
-        """Count one user less."""
+    def __exit__(self, *failure: object) -> None:
+        """Let go."""
         self._leases -= 1
-        if self._leases == 0:
+        if not self._leases and self._unused is not None:
             self._unused.set()
 
     async def answer(
@@ -123,7 +122,9 @@ class Servable:
 
     async def drain(self) -> None:
         """Wait until nobody uses it, then let its batcher go, and its sessions with it."""
-        await self._unused.wait()
+        self._unused = asyncio.Event()
+        if self._leases:
+            await self._unused.wait()
         if self._batcher is not None:
             await self._batcher.close()
         self._batcher = None

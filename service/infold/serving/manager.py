@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -106,26 +104,19 @@ class ModelManager:
             if servable is None or servable.state is State.UNLOADED:
                 raise ModelNotFoundError(name, version)
         else:
-            newest_first = [servable for _, servable in sorted(versions.items(), reverse=True)]
-            ready = (each for each in newest_first if each.state is State.READY)
-            servable = next(ready, newest_first[0])
+            ready = [number for number, each in versions.items() if each.state is State.READY]
+            servable = versions[max(ready or versions)]
         if servable.state is not State.READY:
             raise ModelNotReadyError(name, servable.version.number, servable.state)
         return servable
 
-    @contextmanager
-    def lease(self, name: str, version: int | None = None) -> Iterator[Servable]:
-        """Hold a servable, so that it is not unloaded meanwhile.
+    def lease(self, name: str, version: int | None = None) -> Servable:
+        """As `find`, to be held at once in a `with`, so that it is not unloaded meanwhile.
 
         Raises:
             As `find`.
         """
-        servable = self.find(name, version)
-        servable.hold()
-        try:
-            yield servable
-        finally:
-            servable.let_go()
+        return self.find(name, version)
 
     async def reconcile(self) -> None:
         """Load what is missing and unload what is not wanted, until nothing is left to do.

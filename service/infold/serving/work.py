@@ -13,7 +13,7 @@ __all__ = ["Asked", "Work"]
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Asked:
     """A decoded request.
 
@@ -26,7 +26,7 @@ class Asked:
     outputs: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Work(Generic[Answer]):
     """A request still on the wire, and the way back to it.
 

@@ -1,0 +1,163 @@
+"""The plainest infer requests, read in one go: one input, a flat list of numbers or their bytes.
+
+That is what most small requests are. Whatever is not plain, or is wrong, is left
+to the careful reader in `v2`, which knows every form and names every mistake.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from infold.rest.codec import DATATYPES
+from infold.tensors import Array, Signature, TensorSpec
+
+__all__ = ["read_plain", "read_plain_bytes"]
+
+IS_LITTLE = sys.byteorder == "little"
+
+
+class _Input(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: msgspec.Raw | None = None
+
+
+class _Floats(_Input, gc=False):
+    data: list[float] = []
+
+
+class _Integers(_Input, gc=False):
+    data: list[int] = []
+
+
+class _Request(msgspec.Struct, gc=False):
+    id: str | None = None
+    outputs: msgspec.Raw | None = None
+    parameters: msgspec.Raw | None = None
+
+
+class _Size(msgspec.Struct, gc=False):
+    binary_data_size: int
+
+
+class _Bytes(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: _Size
+    data: msgspec.Raw | None = None
+
+
+class _Wish(msgspec.Struct, gc=False):
+    binary_data_output: bool = False
+
+
+class _OfBytes(msgspec.Struct, gc=False):
+    inputs: list[_Bytes]
+    id: str | None = None
+    outputs: msgspec.Raw | None = None
+    parameters: _Wish | None = None
+
+
+class _OfFloats(_Request, gc=False):
+    inputs: list[_Floats] = []
+
+
+class _OfIntegers(_Request, gc=False):
+    inputs: list[_Integers] = []
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "f": msgspec.json.Decoder(_OfFloats),
+    "i": msgspec.json.Decoder(_OfIntegers),
+    "u": msgspec.json.Decoder(_OfIntegers),
+}
+
+
+_headers = msgspec.json.Decoder(_OfBytes)
+
+
+def read_plain_bytes(
+    header: bytes, tensor: memoryview, signature: Signature
+) -> tuple[dict[str, Array], str | None, bool] | None:
+    """As `read_plain`, of a request whose only input is the bytes behind its JSON header.
+
+    The third is whether the answer is to be bytes too.
+    """
+    if len(signature.inputs) != 1:
+        return None
+    (spec,) = signature.inputs
+    if spec.dtype.kind not in "fiu" or not IS_LITTLE:
+        return None
+    try:
+        request = _headers.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(request.inputs) != 1 or request.outputs is not None:
+        return None
+    given = request.inputs[0]
+    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or given.data is not None:
+        return None
+    size = math.prod(given.shape) * spec.dtype.itemsize
+    if not len(tensor) == size == given.parameters.binary_data_size or min(given.shape, default=0) < 0:
+        return None
+    array = np.frombuffer(tensor, spec.dtype).reshape(given.shape)
+    if not array.flags.aligned:
+        array = array.copy()
+    if spec.mismatch(array):
+        return None
+    return (
+        {spec.name: array},
+        request.id,
+        request.parameters is not None and request.parameters.binary_data_output,
+    )
+
+
+def read_plain(body: bytes, signature: Signature) -> tuple[dict[str, Array], str | None] | None:
+    """Tensors and the caller's id of a plain request; None for any other."""
+    if len(signature.inputs) != 1:
+        return None
+    (spec,) = signature.inputs
+    decoder = _DECODERS.get(spec.dtype.kind)
+    if decoder is None:
+        return None
+    try:
+        request = decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    inputs = request.inputs
+    if len(inputs) != 1 or request.outputs is not None or request.parameters is not None:
+        return None
+    given = inputs[0]
+    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or given.parameters is not None:
+        return None
+    array = _array(given.data, spec)
+    if array is None or array.size != math.prod(given.shape) or min(given.shape, default=0) < 0:
+        return None
+    array = array.reshape(given.shape)
+    return None if spec.mismatch(array) else ({spec.name: array}, request.id)
+
+
+def _array(data: list[float] | list[int], spec: TensorSpec) -> Array | None:
+    """The numbers in the model's type; None if one of them may not fit."""
+    try:
+        if spec.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                floats: Any = np.array(data, spec.dtype)
+                # A number too large has become infinite; then so is the sum of squares, and seldom else.
+                return floats if math.isfinite(np.dot(floats, floats)) else None
+        wide = np.array(data, np.uint64 if spec.dtype.kind == "u" else np.int64)
+    except (OverflowError, ValueError):
+        return None
+    if wide.dtype == spec.dtype:
+        return wide
+    limits = np.iinfo(spec.dtype.name)
+    if wide.size and not (limits.min <= int(wide.min()) and int(wide.max()) <= limits.max):
+        return None
+    return wide.astype(spec.dtype)
