@@ -35,7 +35,7 @@ from infold.runtime import Placement, choose_device
 from infold.serving import State
 from infold.settings import Settings
 
-__all__ = ["create_app"]
+__all__ = ["App", "create_app"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class App(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, placement: Placement | None = None, peers: Peers | None = None) -> FastAPI:
+def create_app(settings: Settings, placement: Placement | None = None, peers: Peers | None = None) -> App:
     """The whole service as an ASGI app; models load when its lifespan starts.
 
     Args:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 
 from infold.errors import InfoldError
-from infold.rest.app import create_app
+from infold.rest.app import App, create_app
 from infold.rest.connection import Connection
 from infold.rest.listening import BACKLOG, listen, serving_line
 from infold.rest.service import Service
@@ -36,10 +35,10 @@ class Server(uvicorn.Server):
         yield
 
 
-def config_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def config_of(app: App, settings: Settings) -> uvicorn.Config:
     """How uvicorn is run, alone or as one of several workers."""
     return uvicorn.Config(
-        app,
+        app.edge,
         loop="uvloop",
         http=type("BoundedConnection", (Connection,), {"max_body_bytes": settings.max_body_bytes}),
         lifespan="off",
@@ -64,7 +63,9 @@ async def start(service: Service) -> None:
     except InfoldError:
         await service.models.close()
         raise
-    gc.freeze()  # what is loaded stays; looking through it again and again costs a few percent
+    # What is loaded stays, and requests leave no cycles: looking for them so often costs a few percent.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:

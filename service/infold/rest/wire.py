@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -188,6 +189,7 @@ class Edge:
         self._access = AccessLog("infold.access")
         self._prefix = os.urandom(10).hex()
         self._count = itertools.count()
+        self._find = lru_cache(maxsize=256)(self._look_up)  # few paths come often
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -200,11 +202,11 @@ class Edge:
         token = request_id.set(identity)
         route, status, sent_bytes = "unmatched", 0, 0
         try:
-            endpoint, found = self._find(method, path)
-            if endpoint is not None and found is not None:
+            if method == "POST" and (found := self._find(path)) is not None:
+                endpoint, model, model_version = found
                 route = endpoint.route
                 headers = [(b"x-request-id", identity.encode())]
-                status, sent_bytes = await endpoint.serve(found[1], found[2], scope, receive, send, headers)
+                status, sent_bytes = await endpoint.serve(model, model_version, scope, receive, send, headers)
             else:
                 answer = _Answer(send, identity)
                 try:
@@ -231,12 +233,12 @@ class Edge:
             return given
         return f"{self._prefix}{next(self._count):012x}"
 
-    def _find(self, method: str, path: str) -> tuple[Endpoint | None, re.Match[str] | None]:
-        if method == "POST":
-            for endpoint in self._endpoints:
-                if found := endpoint.path.fullmatch(path):
-                    return endpoint, found
-        return None, None
+    def _look_up(self, path: str) -> tuple[Endpoint, str, str | None] | None:
+        """The endpoint of a path that carries tensors, with model and version."""
+        for endpoint in self._endpoints:
+            if found := endpoint.path.fullmatch(path):
+                return endpoint, found[1], found[2]
+        return None
 
 
 class _Answer:
