@@ -24,6 +24,7 @@ InfoldError
     ├── InvalidInputError      the tensors do not fit the model
     ├── MalformedBodyError     the body is no request
     ├── BodyTooLargeError      the body is above the limit
+    ├── BodyTimeoutError       the body does not come
     ├── UnsupportedMediaError  a content type or encoding that is not served
     ├── ModelNotFoundError     no such model or version
     ├── ModelNotReadyError     there is one, but it cannot answer now
@@ -38,6 +39,7 @@ from os import PathLike
 
 __all__ = [
     "AbandonedError",
+    "BodyTimeoutError",
     "BodyTooLargeError",
     "ConfigError",
     "DeadlineExceededError",
@@ -226,6 +228,14 @@ class BodyTooLargeError(RequestError):
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         super().__init__(f"the request body exceeds the maximum allowed {limit_bytes} bytes")
+
+
+class BodyTimeoutError(RequestError):
+    """The body did not come in the time it is given."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"the request body did not come within {timeout_s:g} s")
 
 
 class UnsupportedMediaError(RequestError):

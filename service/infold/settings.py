@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     ] = "info"
     server_name: Annotated[str, Field(description="The name `/v2` answers.")] = "infold"
     max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 64 * 2**20
+    body_timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds a request's body may take to come before it is 408.")
+    ] = 30.0
     deadline_s: Annotated[float, Field(gt=0, description="Seconds a request may take before it is 504.")] = (
         30.0
     )

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -491,3 +492,18 @@ def test_health_tells_ready_from_not(server: Server) -> None:
     command = [sys.executable, "-m", "infold", "health", "--port"]
     assert subprocess.run([*command, port], capture_output=True).returncode == 0
     assert subprocess.run([*command, "1"], capture_output=True).returncode == 1
+
+
+def test_a_body_that_does_not_come_is_408(repository: Path, tmp_path: Path) -> None:
+    """Short or long, from the start or from the middle: nobody is waited for for ever."""
+    head = b"POST /v2/models/double/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    with running(repository, tmp_path / "log", INFOLD_BODY_TIMEOUT_S="0.2") as server:
+        host, port = server.address.split(":")
+        for size, sent in ((100, b""), (100, b"{"), (1_000_000, b""), (1_000_000, b"x" * 200_000)):
+            with socket.create_connection((host, int(port)), timeout=20) as slow:
+                slow.sendall(head % size + sent)
+                answer = b"".join(iter(lambda: slow.recv(4096), b""))
+                assert answer.startswith(b"HTTP/1.1 408 ")
+                assert b"did not come within 0.2 s" in answer
+        with httpx.Client(base_url=server.url) as client:
+            assert infer(client, "double", GOOD).status_code == 200

@@ -16,14 +16,14 @@ from typing import Any
 
 import httptools
 import numpy as np
-from starlette.types import Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
-__all__ = ["ClientGone", "Connection", "LongBody", "long_body", "written_at_once"]
+__all__ = ["ClientGone", "Connection", "LongBody", "has_come", "long_body", "written_at_once"]
 
 # A body of this length is worth a buffer of its own.
 LONG_BYTES = 2**16
@@ -186,6 +186,12 @@ def _tensors_at(headers: dict[bytes, bytes]) -> int:
 def long_body(scope: Scope) -> LongBody | None:
     """The long body of a request, if it has one."""
     return scope.get(KEY)
+
+
+def has_come(receive: Receive) -> bool:
+    """The whole of a short body is here already, so that nobody need wait for it."""
+    cycle = getattr(receive, "__self__", None)
+    return isinstance(cycle, RequestResponseCycle) and not cycle.more_body
 
 
 def written_at_once(

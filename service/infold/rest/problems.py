@@ -10,6 +10,7 @@ import math
 import orjson
 
 from infold.errors import (
+    BodyTimeoutError,
     BodyTooLargeError,
     DeadlineExceededError,
     InvalidInputError,
@@ -28,6 +29,7 @@ STATUS: dict[type[Exception], int] = {
     InvalidInputError: 400,
     MalformedBodyError: 400,
     ModelNotFoundError: 404,
+    BodyTimeoutError: 408,
     BodyTooLargeError: 413,
     UnsupportedMediaError: 415,
     ModelNotReadyError: 503,

@@ -108,7 +108,7 @@ class Service:
         deadline = self._deadline()
         with self.models.lease(model, version_number(model, version)) as servable:
             _refuse_if_full(servable)
-            body = await read_body(scope, receive, self.settings.max_body_bytes)
+            body = await self._body(scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
 
             def decode() -> Asked:
@@ -127,7 +127,7 @@ class Service:
         deadline = self._deadline()
         with self.models.lease(model, version_number(model, version)) as servable:
             _refuse_if_full(servable)
-            body = await read_body(scope, receive, self.settings.max_body_bytes)
+            body = await self._body(scope, receive)
             in_rows = False
 
             def decode() -> Asked:
@@ -140,6 +140,10 @@ class Service:
 
             is_cheap = len(body) <= CHEAP_BYTES
             return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | memoryview:
+        settings = self.settings
+        return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
 
     def _deadline(self) -> float:
         return clock() + self.settings.deadline_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -15,12 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infold.errors import (
     AbandonedError,
+    BodyTimeoutError,
     BodyTooLargeError,
     InfoldError,
     UnsupportedMediaError,
 )
 from infold.logs import AccessLog, request_id
-from infold.rest.connection import ClientGone, long_body, written_at_once
+from infold.rest.connection import ClientGone, has_come, long_body, written_at_once
 from infold.rest.metrics import Metrics
 from infold.rest.problems import error_body, headers_of, status_of
 
@@ -62,42 +64,55 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if value is None else str(value, "latin-1")
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes | memoryview:
-    """The whole body of a request; a view where it is long and holds tensors.
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s: float) -> bytes | memoryview:
+    """The whole body of a request; a view where it is long.
 
     Args:
         scope: See ASGI.
         receive: See ASGI.
         limit_bytes: Most it may have.
+        timeout_s: Longest it may take to come.
 
     Raises:
         BodyTooLargeError: It is, or says it is, above the limit; nothing more is read.
+        BodyTimeoutError: It did not come in time; nothing more is read.
         UnsupportedMediaError: It is compressed.
         ClientGone: The client left.
     """
     encoding = header(scope, b"content-encoding")
     if encoding not in (None, "", "identity"):
         raise UnsupportedMediaError(f"content-encoding '{encoding}' is not served")
-    if (body := long_body(scope)) is not None:
-        if body.size > limit_bytes:
-            raise BodyTooLargeError(limit_bytes)
-        return await body.read()
+    body = long_body(scope)
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
         raise BodyTooLargeError(limit_bytes)
+    if body is None and has_come(receive):
+        return await _read_parts(receive, limit_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await (_read_parts(receive, limit_bytes) if body is None else body.read())
+    except TimeoutError as late:
+        raise BodyTimeoutError(timeout_s) from late
+
+
+async def _read_parts(receive: Receive, limit_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part: bytes = message.get("body", b"")
-        size += len(part)
+        parts.append(_part(message))
+        size += len(parts[-1])
         if size > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
-        parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    part: bytes = message.get("body", b"")
+    return part
 
 
 async def left(receive: Receive) -> None:
@@ -163,7 +178,7 @@ class Endpoint:
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
             body = error_body(str(failure))
-            if isinstance(failure, BodyTooLargeError):
+            if isinstance(failure, BodyTooLargeError | BodyTimeoutError):
                 headers.append((b"connection", b"close"))  # the rest of the body is not read
             return status, await respond(send, status, (body,), headers=headers)
         except (ClientGone, AbandonedError):

@@ -48,9 +48,14 @@ def versions() -> dict[str, str]:
 
 
 class Stop:
-    """A switch that ends a run between two of its nodes."""
+    """A switch that ends a run between two of its nodes.
 
-    def __init__(self) -> None:
+    Args:
+        is_large: The run takes unusually much memory, which is not kept for the next one.
+    """
+
+    def __init__(self, *, is_large: bool = False) -> None:
+        self.is_large = is_large
         self.native = onnxruntime().RunOptions()
 
     def set(self) -> None:
@@ -114,6 +119,7 @@ class Session:
             tuple(_spec(path, value) for value in self._native.get_outputs()),
         )
         self.left_on_cpu: tuple[str, ...] = ()
+        self._keeps_memory = options.keeps_memory and provider != CUDA
         self._output_names = [spec.name for spec in self.signature.outputs]
 
     @property
@@ -138,6 +144,8 @@ class Session:
             SessionError: onnxruntime failed, or was stopped.
         """
         names = self._output_names if outputs is None else list(outputs)
+        if stop is not None and stop.is_large and self._keeps_memory:
+            stop.native.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             # Not through its Python wrapper, which checks again what the signature has: 2 of 8 us.
             results = self._native._sess.run(names, dict(tensors), None if stop is None else stop.native)

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,6 +43,8 @@ Answer = TypeVar("Answer")
 
 RunFunction = Callable[[Tensors, Sequence[str] | None, Stop | None], dict[str, Array]]
 KNOWN_SHAPES = 1024
+# What a run of more rows, and than are joined, took of memory is given back after it.
+USUAL_ROWS = 8
 
 # Returns once whoever asked has left.
 Left = Callable[[], Awaitable[None]]
@@ -72,7 +74,7 @@ class _Call:
 @dataclass(eq=False, slots=True)
 class _Run:
     calls: list[_Call]
-    stop: Stop = field(default_factory=Stop)
+    stop: Stop
 
 
 class Batcher:
@@ -318,12 +320,14 @@ class Batcher:
 
     def _compute(self, calls: list[_Call], run: RunFunction) -> list[Any]:
         """Decode what is not decoded yet, join, run, split and encode."""
-        shared = _Run(calls)
         for call in calls:
-            call.run = shared
             if call.asked is None:
                 call.asked = call.work.decode()
                 call.rows = self._checked(call.asked)
+        usual = max(self._plan.join_rows, USUAL_ROWS)
+        shared = _Run(calls, Stop(is_large=sum(call.rows for call in calls) > usual))
+        for call in calls:
+            call.run = shared
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
         most, counts = self._batching.max_rows, [call.rows for call in calls]
