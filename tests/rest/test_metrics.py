@@ -82,7 +82,9 @@ def test_the_state_of_several_processes(states: list[str], all_together: str) ->
     """Failed in any, else the one that is least far."""
     assert state_of_all(states) == all_together
     page = samples(
-        Metrics().page([{"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)]} for s in states])
+        Metrics().page(
+            [{"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)]} for s in states]
+        )
     )
     shown = {name for name, value in page.items() if name.startswith("infold_model_state") and value}
     assert shown == {f'infold_model_state{{model="m",state="{all_together}",version="1"}}'}
