@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +78,8 @@ def command(
             print(f"note: {note}")
         print(report.sentence())
     if report.choice is None:
+        if quiet or as_json:
+            print(f"infold: {report.sentence()}", file=sys.stderr)
         raise typer.Exit(1)
     if write:
         written = write_plan(subject, report.choice)

@@ -119,7 +119,7 @@ class _Run:
         )
 
     def _measurement(self, version: ModelVersion, like: Pool | None = None) -> Measurement:
-        """A version with what the plain session answers to each row alone: the rows of `like`, if they fit."""
+        """A version with what the plain session answers to each row alone; rows of `like`, if they fit."""
         self._say(f"version {version.number}: one row at a time")
         session = Session(version.path, options_of(version))
         inputs = like if like is not None and like.fits(session.signature) else None
@@ -159,10 +159,10 @@ class _Run:
         self._tell_inline(own.version, cells)
         most, largest = own.version.config.batching.max_rows, max(cell.rows for cell in cells)
         if largest < buckets(most, is_joinable=own.signature.is_batched)[-1]:
-            limit = "" if self._wish.latency_ms is None else f" or replies past {self._wish.latency_ms:g} ms"
+            limit = "" if self._wish.latency_ms is None else ", or could not reply within the limit"
             self._notes.append(
-                f"no more than {counted(largest, 'row')} in a run of {most} allowed: "
-                f"larger ones would take more than --seconds {self._wish.seconds:g}{limit}"
+                f"runs of more than {counted(largest, 'row')} are not measured, of {most} allowed: "
+                f"they would take longer than --seconds {self._wish.seconds:g}{limit}"
             )
 
     def _tell_inline(self, version: ModelVersion, cells: Sequence[Cell]) -> None:
@@ -171,8 +171,9 @@ class _Run:
         config = version.config
         if short and config.session.inline == "auto" and not config.batching.max_delay_s:
             self._notes.append(
-                f"runs of up to {counted(max(short), 'row')} are over within {1000 * INLINE_S:g} ms: infold "
-                "serve runs such requests on its event loop, one after another, unless session.inline is 'never'"
+                f"runs of up to {counted(max(short), 'row')} are over within {1000 * INLINE_S:g} ms: "
+                "infold serve runs such requests on its event loop, one after another, "
+                "unless session.inline is 'never'"
             )
 
     def _tell_difference(self, own: Measurement, other: Measurement) -> None:
