@@ -37,7 +37,7 @@ def command(
     write: Annotated[
         bool, typer.Option("--write", help="Write the plan into the model's model.toml.")
     ] = False,
-    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement, in three rounds.")] = 1.0,
     samples: Annotated[
         Path | None,
         typer.Option(metavar="FILE.npz", help="Run on these inputs, as `infold convert` takes them."),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from infold.bench.answers import difference
 from infold.bench.latencies import latencies
@@ -24,17 +26,18 @@ __all__ = ["Measurement", "closed_loop", "options_of"]
 # Of floats, relative to the largest. A number on the border of two steps of an 8-bit or 16-bit type
 # may fall to either side when sums are taken in another order; the steps of 8 bits are the larger ones.
 TOLERANCE, COARSE_TOLERANCE = 1e-3, 2e-2
-LEAST_RUNS = 3
+LEAST_RUNS = 2
 WARMUP_SHARE = 0.2
 
 Tell = Callable[[Way, int], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """What is measured of one version.
+    """What is measured of one version, in rounds: each goes through all ways once.
 
-    Attributes:
+    What disturbs the machine for a while then disturbs all ways alike.
+
+    Args:
         version: What is on disk.
         precision: See `stored_types`.
         signature: Of its model.
@@ -42,35 +45,56 @@ class Measurement:
         answers: Of the plain session to each row of the pool.
     """
 
-    version: ModelVersion
-    precision: str
-    signature: Signature
-    pool: Pool
-    answers: Sequence[Tensors]
+    def __init__(
+        self,
+        version: ModelVersion,
+        precision: str,
+        signature: Signature,
+        pool: Pool,
+        answers: Sequence[Tensors],
+    ) -> None:
+        self.version, self.precision, self.signature = version, precision, signature
+        self.pool, self.answers = pool, answers
+        self._open: Callable[[int], Session] | None = None
+        self._rounds: dict[tuple[Way, int], list[Sequence[Caller]]] = {}
 
-    def cells(
+    @property
+    def cells(self) -> list[Cell]:
+        """All rounds together, in the order of the first one."""
+        return [self._cell(*key) for key in self._rounds]
+
+    def measure(
         self, cache: Cache, ways: Sequence[Way], seconds: float, latency_ms: float | None, tell: Tell
-    ) -> Iterator[Cell]:
-        """Every way with every number of rows that is worth it, in order.
+    ) -> None:
+        """One round: every way with every number of rows that is worth it.
+
+        Args:
+            cache: Where serving keeps prepared graphs.
+            ways: All of them, those of equal threads side by side.
+            seconds: Of each measurement.
+            latency_ms: See `is_worth_measuring`.
+            tell: Told what comes next.
 
         Raises:
             SessionError: onnxruntime fails.
             DisagreementError: Answers differ from those of one row at a time.
         """
-        opened: tuple[int, Session] | None = None
-        opener = self._opener(cache)
-        for way in ways:
-            if opened is None or opened[0] != way.threads:
-                opened = None  # and its threads with it
-                opened = (way.threads, opener(way.threads))
-            found: list[Cell] = []
-            most = self.version.config.batching.max_rows
-            for rows in buckets(most, is_joinable=self.signature.is_batched):
-                if not is_worth_measuring(rows, found, seconds, latency_ms):
-                    break
-                tell(way, rows)
-                found.append(self._cell(opened[1], way, rows, seconds))
-                yield found[-1]
+        self._open = self._open or self._opener(cache)
+        most = buckets(self.version.config.batching.max_rows, is_joinable=self.signature.is_batched)
+        is_first = not self._rounds
+        for threads, alike in groupby(ways, key=lambda way: way.threads):
+            session = self._open(threads)
+            for way in alike:
+                found: list[Cell] = []
+                for rows in most:
+                    if is_first and not is_worth_measuring(rows, found, seconds, latency_ms):
+                        break
+                    if is_first or (way, rows) in self._rounds:
+                        tell(way, rows)
+                        timed = self._timed(session, way, rows, seconds)
+                        self._rounds.setdefault((way, rows), []).append(timed)
+                        found.append(self._cell(way, rows))
+            del session  # and its threads with it
 
     def _opener(self, cache: Cache) -> Callable[[int], Session]:
         """Gives sessions of so many threads; all of them map the same weights."""
@@ -83,25 +107,30 @@ class Measurement:
         options = replace(options, keeps_memory=not varies(self.signature))
         return lambda threads: prepared.open(replace(options, intra_op_threads=threads))
 
-    def _cell(self, session: Session, way: Way, rows: int, seconds: float) -> Cell:
+    def _timed(self, session: Session, way: Way, rows: int, seconds: float) -> Sequence[Caller]:
         batch, wanted = self.pool.batch(rows), stacked(self.answers, rows)
         self._check(wanted, session.run(batch), way, rows)
         timed = closed_loop(lambda: session.run(batch), way.runs, seconds)
         for caller in timed:
             self._check(wanted, caller.last, way, rows)
-        every = [each for caller in timed for each in caller.taken_s]
-        found = latencies(every)
-        rows_per_s = sum(rows * len(caller.taken_s) / caller.elapsed_s for caller in timed)
-        return Cell(self.version.number, way, rows, rows_per_s, found.p50_ms, found.p99_ms, len(every))
+        return timed
+
+    def _cell(self, way: Way, rows: int) -> Cell:
+        rounds = self._rounds[way, rows]
+        rates = [sum(rows * len(one.taken_s) / one.elapsed_s for one in callers) for callers in rounds]
+        every = [seconds for callers in rounds for one in callers for seconds in one.taken_s]
+        found, middle = latencies(every), statistics.median(rates)
+        spread = (max(rates) - min(rates)) / middle
+        return Cell(self.version.number, way, rows, middle, found.p50_ms, found.p99_ms, len(every), spread)
 
     def _check(self, wanted: Tensors, found: Tensors, way: Way, rows: int) -> None:
         tolerance = COARSE_TOLERANCE if is_coarse(self.precision) else TOLERANCE
         if problem := difference(wanted, found, tolerance):
-            alike = "as one row at a time" if rows > 1 else "as on one thread"
+            as_before = "as one row at a time" if rows > 1 else "as on one thread"
             advice = "; with batching.max_rows = 1 no rows are joined" if rows > 1 else ""
             where = f"{way}, {rows} row{'' if rows == 1 else 's'}"
             raise DisagreementError(
-                self.version.path, f"does not answer {alike} ({where}): output {problem}{advice}"
+                self.version.path, f"does not answer {as_before} ({where}): output {problem}{advice}"
             )
 
 
@@ -123,7 +152,7 @@ class Caller:
 def closed_loop(run: Callable[[], Tensors], callers: int, seconds: float) -> list[Caller]:
     """Run from several threads, each again as soon as its run is over.
 
-    A fifth of the time goes before that does not count; a caller makes three
+    A fifth of the time goes before that does not count; a caller makes two
     runs that count at least, however long they take.
     """
     start = time.perf_counter() + WARMUP_SHARE * seconds

@@ -15,7 +15,9 @@ from infold.tune.ways import Cell, counted
 
 __all__ = ["Report"]
 
-COLUMNS = "version,precision,runs_at_once,threads,rows,rows_per_s,share_of_best,p50_ms,p99_ms,runs_timed"
+COLUMNS = (
+    "version,precision,runs_at_once,threads,rows,rows_per_s,share_of_best,p50_ms,p99_ms,runs_timed,spread"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ class Report:
             round(cell.p50_ms, 4),
             round(cell.p99_ms, 4),
             cell.runs,
+            round(cell.spread, 4),
         ]
 
 

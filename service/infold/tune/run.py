@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ __all__ = ["Progress", "Wish", "tune"]
 
 Progress = Callable[[str, float], None]
 
-# Others that take a larger share of the cores may have changed the choice.
+ROUNDS = 3
+# Plans may have changed places where rounds lie further apart.
 LOUD = 0.1
 
 
@@ -40,7 +42,7 @@ class Wish:
 
     Attributes:
         latency_ms: What a reply may take; None asks for throughput alone.
-        seconds: Of each measurement.
+        seconds: Of each measurement, all rounds together.
         samples, shapes: Inputs; see `pool`.
     """
 
@@ -90,33 +92,50 @@ class _Run:
     def report(self) -> Report:
         noise, subject = Noise(os.getpid()), self._subject
         own = self._measurement(subject.version)
-        measured = {subject.version.number: self._cells(own)}
-        precisions = {subject.version.number: own.precision}
-        self._tell_about(own, measured[subject.version.number])
-        for version in subject.others:
-            try:
-                other = self._measurement(version, own.pool)
-                measured[version.number] = self._cells(other)
-                precisions[version.number] = other.precision
-                self._tell_difference(own, other)
-            except InfoldError as failure:  # what is wrong with it is no reason to know nothing of the rest
-                self._notes.append(f"version {version.number} is left out: {failure}")
-        used = noise.cores(time.monotonic() - self._began)
-        if used is not None:
-            note = noise_note("other processes", used, os.cpu_count() or self._cores)
-            is_loud = used > LOUD * self._cores
-            self._notes.append(note + "; another plan may be better on a quiet machine" * is_loud)
-        mine = measured[subject.version.number]
+        others = [each for version in subject.others if (each := self._beside(version, own))]
+        for number in range(1, ROUNDS + 1):
+            self._round(own, number)
+            others = [each for each in others if self._survives(each, number)]
+        mine = own.cells
+        self._tell_about(own, mine)
+        for other in others:
+            self._tell_difference(own, other)
+        cells = (*mine, *(cell for other in others for cell in other.cells))
+        self._tell_noise(noise.cores(time.monotonic() - self._began), cells)
         return Report(
             subject.version.name,
             subject.version.number,
             self._cores,
             self._wish.latency_ms,
-            precisions,
-            tuple(cell for cells in measured.values() for cell in cells),
+            {each.version.number: each.precision for each in (own, *others)},
+            cells,
             choose(mine, self._cores, self._wish.latency_ms),
             tuple(self._notes),
         )
+
+    def _beside(self, version: ModelVersion, own: Measurement) -> Measurement | None:
+        """Another version; what is wrong with one is no reason to know nothing of the rest."""
+        try:
+            return self._measurement(version, own.pool)
+        except InfoldError as failure:
+            self._notes.append(f"version {version.number} is left out: {failure}")
+            return None
+
+    def _survives(self, other: Measurement, number: int) -> bool:
+        try:
+            self._round(other, number)
+        except InfoldError as failure:
+            self._notes.append(f"version {other.version.number} is left out: {failure}")
+            return False
+        return True
+
+    def _round(self, measurement: Measurement, number: int) -> None:
+        def tell(way: Way, rows: int) -> None:
+            version = f"version {measurement.version.number}"
+            self._say(f"{version}: {way}, {counted(rows, 'row')} (round {number} of {ROUNDS})")
+
+        wish = self._wish
+        measurement.measure(self._cache, ways(self._cores), wish.seconds / ROUNDS, wish.latency_ms, tell)
 
     def _measurement(self, version: ModelVersion, like: Pool | None = None) -> Measurement:
         """A version with what the plain session answers to each row alone; rows of `like`, if they fit."""
@@ -136,15 +155,19 @@ class _Run:
             ) from failure
         return Measurement(version, stored_types(version.path), session.signature, inputs, answers)
 
-    def _cells(self, measurement: Measurement) -> list[Cell]:
-        def tell(way: Way, rows: int) -> None:
-            self._say(f"version {measurement.version.number}: {way}, {counted(rows, 'row')}")
-
-        wish = self._wish
-        return list(measurement.cells(self._cache, ways(self._cores), wish.seconds, wish.latency_ms, tell))
-
     def _say(self, what: str) -> None:
         self._progress(what, time.monotonic() - self._began)
+
+    def _tell_noise(self, used: float | None, cells: Sequence[Cell]) -> None:
+        """What others did, and what came of it."""
+        if used is not None:
+            self._notes.append(noise_note("other processes", used, os.cpu_count() or self._cores))
+        spread = statistics.median(cell.spread for cell in cells)
+        if spread > LOUD:
+            self._notes.append(
+                f"rounds of one and the same measurement lie {spread:.0%} apart (median): "
+                "on a quiet machine, or with more --seconds, another plan may be better"
+            )
 
     def _tell_about(self, own: Measurement, cells: Sequence[Cell]) -> None:
         if own.pool.open_inputs:
@@ -162,7 +185,7 @@ class _Run:
             limit = "" if self._wish.latency_ms is None else ", or could not reply within the limit"
             self._notes.append(
                 f"runs of more than {counted(largest, 'row')} are not measured, of {most} allowed: "
-                f"they would take longer than --seconds {self._wish.seconds:g}{limit}"
+                f"they would take longer than a third of --seconds {self._wish.seconds:g}{limit}"
             )
 
     def _tell_inline(self, version: ModelVersion, cells: Sequence[Cell]) -> None:

@@ -31,9 +31,10 @@ class Cell:
     Attributes:
         version: Of the model.
         rows: In each run.
-        rows_per_s: Of all runs together.
+        rows_per_s: Of all runs together, in the middle one of the rounds.
         p50_ms, p99_ms: Of one run.
         runs: That were timed.
+        spread: How far apart the rounds are in rows a second, as a share of the middle one.
     """
 
     version: int
@@ -43,6 +44,7 @@ class Cell:
     p50_ms: float
     p99_ms: float
     runs: int = 0
+    spread: float = 0.0
 
     @property
     def reply_ms(self) -> float:
