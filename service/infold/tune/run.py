@@ -220,5 +220,7 @@ def _off(want: Tensors, got: Tensors) -> float | None:
             continue
         plain, others = array.astype(np.float64), got[name].astype(np.float64)
         largest = float(np.abs(plain).max(initial=0.0))
-        found.append(float(np.abs(plain - others).max(initial=0.0)) / largest if largest else 0.0)
+        share = float(np.abs(plain - others).max(initial=0.0)) / largest if largest else 0.0
+        if math.isfinite(share):
+            found.append(share)
     return max(found, default=None)
