@@ -26,6 +26,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import infold.serving", {"onnx", "onnx_ir", "fastapi", "typer"}),
         ("import infold.rest.server", {"onnx", "onnx_ir", "typer"}),
         ("import infold.bench.plot, infold.bench.schedule", {"typer"}),
+        ("import infold.tune", {"typer", "fastapi", "onnxruntime"}),
         ("import infold.rest.supervisor", {"onnx", "onnxruntime", "fastapi", "starlette", "uvicorn"}),
         ("import infold.cli.main", {"onnx", "onnxruntime", "fastapi", "numpy"}),
     ],

@@ -11,6 +11,7 @@ InfoldError
 ├── SamplesError           sample inputs that do not fit the model
 ├── ProofError             folded and unfolded do not agree
 │   └── NothingToProveError    ... because the unfolded side alone gives nothing to agree with
+├── DisagreementError      a model that answers otherwise when it is run otherwise
 ├── ConfigError            a setting, a flag or a model.toml that makes no sense
 ├── RepositoryError        a model repository that cannot be listed
 ├── ServerError            another server that cannot be reached, or answers what it should not
@@ -44,6 +45,7 @@ __all__ = [
     "ConfigError",
     "DeadlineExceededError",
     "DeviceError",
+    "DisagreementError",
     "FrameworkError",
     "InfoldError",
     "InvalidInputError",
@@ -123,6 +125,15 @@ class ProofError(InfoldError):
 
 class NothingToProveError(ProofError):
     """The unfolded side does not run, or gives nothing finite: there is nothing to compare with."""
+
+
+class DisagreementError(InfoldError):
+    """A model answers otherwise in larger runs, or on other threads."""
+
+    def __init__(self, model: Path, detail: str) -> None:
+        self.model = model
+        self.detail = detail
+        super().__init__(f"{model}: {detail}")
 
 
 class ConfigError(InfoldError):

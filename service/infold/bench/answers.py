@@ -139,8 +139,14 @@ def _plain(value: Any) -> Array:
         return np.array(orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode(), np.object_)
 
 
-def difference(reference: Tensors, found: Tensors) -> str | None:
-    """How an answer differs from the reference, or None where it does not."""
+def difference(reference: Tensors, found: Tensors, tolerance: float = TOLERANCE) -> str | None:
+    """How an answer differs from the reference, or None where it does not.
+
+    Args:
+        reference: What is right.
+        found: What is judged.
+        tolerance: For floats, relative to the largest magnitude of the reference.
+    """
     if sorted(reference) != sorted(found):
         return f"holds {', '.join(sorted(found))}, not {', '.join(sorted(reference))}"
     for name, want in reference.items():
@@ -153,16 +159,16 @@ def difference(reference: Tensors, found: Tensors) -> str | None:
             if not np.array_equal(want, got):
                 return f"'{name}' differs"
             continue
-        if problem := _off(want.astype(np.float64), got.astype(np.float64)):
+        if problem := _off(want.astype(np.float64), got.astype(np.float64), tolerance):
             return f"'{name}' {problem}"
     return None
 
 
-def _off(want: NDArray[np.float64], got: NDArray[np.float64]) -> str | None:
+def _off(want: NDArray[np.float64], got: NDArray[np.float64], tolerance: float) -> str | None:
     """Floats: JSON has one word for infinities and NaN, so these all count as equal."""
     finite = np.isfinite(want)
     if not np.array_equal(finite, np.isfinite(got)):
         return "is not finite in other places"
-    allowed = TOLERANCE * float(np.abs(want[finite]).max(initial=0.0))
+    allowed = tolerance * float(np.abs(want[finite]).max(initial=0.0))
     off = float(np.abs(want[finite] - got[finite]).max(initial=0.0))
     return None if off <= allowed else f"is off by {off:.2g}, where {allowed:.2g} is allowed"

@@ -11,6 +11,7 @@ from typing import Any
 from infold.bench.outcomes import Load, Loop
 from infold.bench.plot import Axis, Chart, Point, Series, draw
 from infold.bench.schedule import knee
+from infold.bench.words import ms, rate
 
 __all__ = ["Report"]
 
@@ -64,16 +65,16 @@ class Report:
         best = max(self.of(Loop.CLOSED) or self.served, key=lambda load: load.answers_per_s)
         share = self.share(best)
         of_bare = "" if share is None else f" ({share:.2f} of bare onnxruntime)"
-        text = f"peak {_rate(best.answers_per_s)} answers/s {_at(best)}{of_bare}"
+        text = f"peak {rate(best.answers_per_s)} answers/s {_at(best)}{of_bare}"
         opened = sorted(self.of(Loop.OPEN), key=lambda load: load.load)
         if not opened:
             return text
         found = knee(opened)
         if found.rate is None:
-            return f"{text}; every rate is beyond the knee: already at {_rate(opened[0].load)}/s {found.why}"
+            return f"{text}; every rate is beyond the knee: already at {rate(opened[0].load)}/s {found.why}"
         if found.why is None:
-            return f"{text}; no knee up to {_rate(found.rate)}/s"
-        return f"{text}; the knee is near {_rate(found.rate)}/s: beyond it {found.why}"
+            return f"{text}; no knee up to {rate(found.rate)}/s"
+        return f"{text}; the knee is near {rate(found.rate)}/s: beyond it {found.why}"
 
     def rows(self) -> list[list[str]]:
         """Cells of a table under `header`."""
@@ -85,9 +86,9 @@ class Report:
             rows.append(
                 [
                     label(load),
-                    _rate(load.answers_per_s),
+                    rate(load.answers_per_s),
                     *([] if self.limit is None else ["-" if share is None else f"{share:.2f}"]),
-                    *(_ms(each) for each in (times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms)),
+                    *(ms(each) for each in (times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms)),
                     *("-" if load.loop is Loop.BARE else str(count) for count in counts),
                 ]
             )
@@ -138,8 +139,8 @@ class Report:
                     Point(
                         load.answers_per_s,
                         getattr(load.latencies, f"{percentile}_ms"),
-                        f"{label(load)}: {_rate(load.answers_per_s)} answers/s, "
-                        f"{percentile} {_ms(getattr(load.latencies, f'{percentile}_ms'))} ms",
+                        f"{label(load)}: {rate(load.answers_per_s)} answers/s, "
+                        f"{percentile} {ms(getattr(load.latencies, f'{percentile}_ms'))} ms",
                     )
                     for load in self.of(loop)
                 ]
@@ -147,7 +148,7 @@ class Report:
                     series.append(Series(f"{loop} loop {percentile}", points, colour, percentile == "p99"))
         title, marks = self.subject, []
         if self.limit is not None:
-            title += f"; bare onnxruntime: {_rate(self.limit)}/s"
+            title += f"; bare onnxruntime: {rate(self.limit)}/s"
             if self.limit <= FAR * max((load.answers_per_s for load in self.served), default=0.0):
                 marks.append((self.limit, "bare onnxruntime"))
         axes = Axis("answers per second"), Axis("latency in ms (logarithmic)", is_log=True)
@@ -171,7 +172,7 @@ class Report:
 def label(load: Load) -> str:
     """What a row stands for."""
     if load.loop is Loop.OPEN:
-        return f"open, {_rate(load.load)}/s"
+        return f"open, {rate(load.load)}/s"
     word = "caller" if load.loop is Loop.CLOSED else "thread"
     return f"{load.loop}, {load.load:.0f} {word}{'' if load.load == 1 else 's'}"
 
@@ -188,12 +189,4 @@ def lateness(loads: list[Load]) -> str | None:
 
 
 def _at(load: Load) -> str:
-    return f"at {_rate(load.load)}/s" if load.loop is Loop.OPEN else f"at concurrency {load.load:.0f}"
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _ms(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return f"at {rate(load.load)}/s" if load.loop is Loop.OPEN else f"at concurrency {load.load:.0f}"

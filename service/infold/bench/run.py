@@ -23,6 +23,7 @@ from infold.bench.schedule import auto_rates, falls_away
 from infold.bench.served import served
 from infold.bench.signals import signals_leave
 from infold.bench.target import Target, address_of, model_path
+from infold.bench.words import noise_note
 from infold.errors import RepositoryError, SamplesError, ServerError
 from infold.runtime import available_cores, choose_device
 from infold.serving import ModelRepository
@@ -218,6 +219,4 @@ class _Run:
         if cores is None:
             return
         others = "other processes" if own_server else "processes other than this client"
-        self._notes.append(
-            f"{others} used {cores:.1f} of {os.cpu_count() or available_cores()} cores meanwhile"
-        )
+        self._notes.append(noise_note(others, cores, os.cpu_count() or available_cores()))

@@ -11,10 +11,11 @@ import typer
 from infold.cli.options import Json, Quiet, Shapes, sampling
 from infold.cli.progress import progress_line
 from infold.cli.tables import numbers_table
-from infold.errors import ConfigError, TargetError
+from infold.cli.targets import check_targets, write_report
+from infold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infold.bench import Loops, Report
+    from infold.bench import Loops
     from infold.runtime import Device
 
 __all__ = ["command"]
@@ -107,10 +108,10 @@ def command(
         tuple(_header(text) for text in header or ()),
         _device(device),
     )
-    _check_targets(csv, plot)
+    check_targets(csv, plot)
     with progress_line(quiet) as progress:
         report = bench(plan, progress)
-    _write(report, csv, plot)
+    write_report(report, csv, plot)
     if as_json:
         print(json.dumps(report.json(), indent=2))
     elif not quiet:
@@ -120,22 +121,6 @@ def command(
         print(report.sentence())
     if report.wrong or not any(load.answers_per_s for load in report.served):
         raise typer.Exit(1)
-
-
-def _write(report: Report, csv: Path | None, plot: Path | None) -> None:
-    from infold.convert import write_text
-
-    if csv is not None:
-        write_text(csv, report.csv())
-    if plot is not None:
-        write_text(plot, report.svg())
-
-
-def _check_targets(*paths: Path | None) -> None:
-    """Fail before minutes of load, not after them."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise TargetError(path, "is a folder" if path.is_dir() else f"there is no folder {path.parent}")
 
 
 def _loops(text: str) -> Loops:

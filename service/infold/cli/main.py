@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from infold import __version__
-from infold.cli import bench, convert, health, inspect, reestimate, serve, verify
+from infold.cli import bench, convert, health, inspect, reestimate, serve, tune, verify
 from infold.errors import ConfigError, FrameworkError, InfoldError
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ app.command("serve")(serve.command)
 app.command("worker", hidden=True)(serve.worker_command)
 app.command("health")(health.command)
 app.command("bench")(bench.command)
+app.command("tune")(tune.command)
 
 USAGE_ERRORS = (ConfigError,)
 

@@ -27,7 +27,7 @@ def numbers_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for name, *numbers in (header, *rows):
         cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+        lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
     return "\n".join(lines)
 
 

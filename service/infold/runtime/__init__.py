@@ -9,13 +9,8 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from infold.runtime.child import kept_child
-from infold.runtime.model_config import (
-    Batching,
-    ModelConfig,
-    SessionConfig,
-    add_disabled_optimizers,
-    read_config,
-)
+from infold.runtime.config_edit import add_disabled_optimizers
+from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config
 from infold.runtime.options import Device, Placement, RunOptions, available_cores, choose_device
 from infold.runtime.prepared import Cache, Prepared
 from infold.runtime.probe import Run, run_isolated

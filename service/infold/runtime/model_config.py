@@ -8,14 +8,13 @@ by key. Unknown keys are errors, so that a typo is not a silent default.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from infold.errors import ConfigError
 
-__all__ = ["Batching", "ModelConfig", "SessionConfig", "add_disabled_optimizers", "read_config"]
+__all__ = ["Batching", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
 
 CHOICES = ("auto", "always", "never")
 
@@ -111,15 +110,28 @@ def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
     Raises:
         ConfigError: Not TOML, an unknown key, or a value that makes no sense; names the place.
     """
-    config = base or ModelConfig()
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return config
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        return base or ModelConfig()
+    except UnicodeDecodeError as broken:
         raise ConfigError(str(path), f"not valid TOML: {broken}") from broken
     except OSError as failure:
         raise ConfigError(str(path), failure.strerror or str(failure)) from failure
+    return parse_config(text, path, base)
+
+
+def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> ModelConfig:
+    """What `read_config` would read from a file at `path` that held this text.
+
+    Raises:
+        ConfigError: As there.
+    """
+    config = base or ModelConfig()
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as broken:
+        raise ConfigError(str(path), f"not valid TOML: {broken}") from broken
     for key, value in data.items():
         place = f"{path}: {key}"
         if key == "versions":
@@ -131,29 +143,6 @@ def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
     return config
-
-
-def add_disabled_optimizers(path: Path, names: Sequence[str]) -> None:
-    """Switch optimizers off in a `model.toml`, keeping everything else that stands there.
-
-    Raises:
-        ConfigError: What stands there makes no sense.
-    """
-    already = read_config(path).session.disabled_optimizers
-    wanted = [*already, *(name for name in names if name not in already)]
-    line = "disabled_optimizers = [" + ", ".join(f'"{name}"' for name in wanted) + "]"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    start = next((n for n, text in enumerate(lines) if text.strip() == "[session]"), None)
-    if start is None:
-        lines += ["[session]", line]
-    else:
-        rest = range(start + 1, len(lines))
-        end = next((n for n in rest if lines[n].lstrip().startswith("[")), len(lines))
-        kept = [text for text in lines[start + 1 : end] if not text.strip().startswith("disabled_optimizers")]
-        lines[start + 1 : end] = [line, *kept]
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _names(of: type) -> list[str]:

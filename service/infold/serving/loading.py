@@ -20,7 +20,7 @@ from infold.serving.plan import Measured, Plan, choose
 from infold.serving.repository import ModelVersion
 from infold.tensors import Dim, Signature, Tensors
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "varies"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _open(
 ) -> Loaded:
     session = prepared.open(narrow)
     signature = session.signature
-    if _varies(signature):  # memory kept for the largest shape that ever came would never be given back
+    if varies(signature):  # memory kept for the largest shape that ever came would never be given back
         narrow = replace(narrow, keeps_memory=False)
         session = prepared.open(narrow)
     wide_options = replace(narrow, intra_op_threads=cores)
@@ -111,7 +111,7 @@ def _open(
     return Loaded(session, wide, plan)
 
 
-def _varies(signature: Signature) -> bool:
+def varies(signature: Signature) -> bool:
     """An input has an open length behind its first."""
     return any(spec.shape is None or not all(map(_is_fixed, spec.shape[1:])) for spec in signature.inputs)
 

@@ -15,7 +15,7 @@ from infold.errors import RepositoryError
 from infold.runtime import ModelConfig, read_config
 from infold.tensors import MODEL_NAME
 
-__all__ = ["ModelRepository", "ModelVersion"]
+__all__ = ["ModelRepository", "ModelVersion", "is_version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ModelRepository:
         for folder in sorted(self.root.iterdir()):
             if not MODEL_NAME.fullmatch(folder.name) or not folder.is_dir():
                 continue
-            if versions := self._versions(folder):
+            if versions := self.versions(folder.name):
                 found[folder.name] = versions
         return found
 
@@ -58,9 +58,18 @@ class ModelRepository:
         """Which versions of a model its `model.toml` wants served."""
         return read_config(self.root / name / "model.toml").versions
 
-    def _versions(self, folder: Path) -> tuple[ModelVersion, ...]:
+    def versions(self, name: str) -> tuple[ModelVersion, ...]:
+        """Every version of one model, in rising order.
+
+        Args:
+            name: Of its folder, which exists.
+
+        Raises:
+            ConfigError: A `model.toml` of it makes no sense.
+        """
+        folder = self.root / name
         shared = read_config(folder / "model.toml")
-        numbers = sorted(int(p.name) for p in folder.iterdir() if _is_version(p))
+        numbers = sorted(int(p.name) for p in folder.iterdir() if is_version(p))
         return tuple(
             ModelVersion(
                 folder.name,
@@ -72,7 +81,8 @@ class ModelRepository:
         )
 
 
-def _is_version(path: Path) -> bool:
+def is_version(path: Path) -> bool:
+    """A folder is a version of a model."""
     # '01' and '1' would be one number with two folders: only the plain spelling counts.
     name = path.name
     return name.isascii() and name.isdigit() and not name.startswith("0") and (path / "model.onnx").is_file()
