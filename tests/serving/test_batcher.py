@@ -1,8 +1,11 @@
 """Requests in, runs of a session out: who shares a run, who waits, who hears of what went wrong."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -306,4 +309,25 @@ async def test_rows_that_are_independent_are_run_in_parts(runners: Runners[Any])
     subject = batcher(runners, model, max_rows=4, capacity_rows=8, rows_are_independent=True)
     assert (await subject.answer(row(*range(10)))).tolist() == [2 * value for value in range(10)]
     assert model.batches == [4, 4, 2]
+    await subject.close()
+
+
+@pytest.mark.parametrize("plan", [Plan(1, 1, join_rows=8), Plan(1, 1), Plan(1, 1, inline_rows=8)])
+async def test_nothing_of_a_request_stays_once_it_is_answered(runners: Runners[Any], plan: Plan) -> None:
+    """Bodies are large: they must go with their request, not with the next garbage collection."""
+    subject = batcher(runners, FakeModel(), plan)
+    tensor = np.zeros(4, np.float32)
+    held = weakref.ref(tensor)
+    asked = work(partial(Asked, {"x": tensor}))
+    del tensor
+    gc.collect()
+    gc.disable()
+    try:
+        await subject.answer(asked)
+        await subject.answer(row(1))
+        del asked
+        await settle()
+        assert held() is None
+    finally:
+        gc.enable()
     await subject.close()

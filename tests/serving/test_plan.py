@@ -39,6 +39,10 @@ def test_joining_is_as_large_as_it_pays() -> None:
     assert plan(DENSE).join_rows == 64
     best_in_between = Measured({1: 2e-3, 2: 2.2e-3, 4: 2.6e-3, 8: 9e-3})
     assert plan(best_in_between).join_rows == 4
+    hardly_better = Measured({1: 50e-3, 2: 96e-3, 4: 180e-3, 8: 345e-3})
+    assert plan(hardly_better).join_rows == 1
+    long_ones = Measured({1: 10e-3, 2: 12e-3, 4: 18e-3, 8: 35e-3})
+    assert plan(long_ones).join_rows == 4
     assert plan(DENSE, joinable=False).join_rows == 1
     assert plan(DENSE, batching=Batching(join="never")).join_rows == 1
     assert plan(CONVOLUTIONS, batching=Batching(join="always")).join_rows == 64

@@ -227,6 +227,7 @@ class Batcher:
     def _deliver(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
         for call, answer in zip(calls, answers, strict=True):
             call.is_answered = True
+            call.run = None  # which holds it: a cycle, and all of the body with it
             if call.answer.done():
                 continue
             if isinstance(answer, BaseException):

@@ -14,6 +14,7 @@ from typing import Any
 from infold.errors import SessionError
 from infold.runtime import Cache, Placement, Prepared, RunOptions, Session
 from infold.runtime.measuring import BUCKETS, one_row, time_rows, time_run
+from infold.runtime.memory import give_back
 from infold.runtime.options import Device
 from infold.runtime.session import nodes_left_on_cpu
 from infold.serving.plan import Measured, Plan, choose
@@ -24,7 +25,7 @@ __all__ = ["Loaded", "load", "varies"]
 
 log = logging.getLogger(__name__)
 
-MEASURE_S = 1.0  # for all buckets of a model together
+MEASURE_S, WIDE_S = 1.0, 0.3  # for all numbers of rows together, and for the wide session
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,28 +88,27 @@ def load(version: ModelVersion, placement: Placement, cores: int, cache: Cache) 
 def _open(
     version: ModelVersion, prepared: Prepared, key: str, narrow: RunOptions, cores: int, cache: Cache
 ) -> Loaded:
-    session = prepared.open(narrow)
-    signature = session.signature
+    signature = prepared.open(narrow).signature
     if varies(signature):  # memory kept for the largest shape that ever came would never be given back
         narrow = replace(narrow, keeps_memory=False)
-        session = prepared.open(narrow)
-    wide_options = replace(narrow, intra_op_threads=cores)
-    known = prepared.facts.get(_known_as(narrow.intra_op_threads, cores))
-    wide: Session | None = None
+    wide = replace(narrow, intra_op_threads=cores)
+    name = f"seconds on {narrow.intra_op_threads} of {cores} cores"
+    known = prepared.facts.get(name)
+    measured = _measured(version, prepared, narrow, wide) if known is None else _from_facts(known)
     if known is None:
-        row = one_row(version.path, signature)
-        wide = prepared.open(wide_options) if cores > narrow.intra_op_threads else None
-        measured = Measured(_rows(session, row, version), time_run(wide, row, 0.3) if wide else None)
-        facts = {**prepared.facts, _known_as(narrow.intra_op_threads, cores): _facts(measured)}
-        cache.learn(key, facts)
-    else:
-        measured = _measured(known)
+        give_back()
+        cache.learn(key, {**prepared.facts, name: _facts(measured)})
     plan = _plan(version, measured, cores, signature)
-    if not plan.wide_cores:
-        wide = None
-    elif wide is None:
-        wide = prepared.open(wide_options)
-    return Loaded(session, wide, plan)
+    return Loaded(prepared.open(narrow), prepared.open(wide) if plan.wide_cores else None, plan)
+
+
+def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, wide: RunOptions) -> Measured:
+    """By sessions of their own, whose memory of large runs goes with them."""
+    session = prepared.open(narrow)
+    row = one_row(version.path, session.signature)
+    if wide.intra_op_threads <= narrow.intra_op_threads:
+        return Measured(_rows(session, row, version))
+    return Measured(_rows(session, row, version), time_run(prepared.open(wide), row, WIDE_S))
 
 
 def varies(signature: Signature) -> bool:
@@ -151,15 +151,11 @@ def _plan(version: ModelVersion, measured: Measured | None, cores: int, signatur
     return plan
 
 
-def _known_as(threads: int, cores: int) -> str:
-    return f"seconds on {threads} of {cores} cores"
-
-
 def _facts(measured: Measured) -> dict[str, Any]:
     return {"narrow": {str(rows): s for rows, s in measured.narrow_s.items()}, "wide": measured.wide_s}
 
 
-def _measured(facts: Mapping[str, Any]) -> Measured:
+def _from_facts(facts: Mapping[str, Any]) -> Measured:
     return Measured({int(rows): s for rows, s in facts["narrow"].items()}, facts["wide"])
 
 

@@ -17,7 +17,8 @@ __all__ = ["Measured", "Plan", "choose"]
 # A run shorter than handing it to another thread and back is run where the request was read.
 INLINE_S = 150e-6
 # Joining must win more than this per row: it makes the first of a batch wait for the last.
-WORTH_JOINING = 0.9
+WORTH_JOINING, NEAR_BEST = 0.85, 1.05
+SHORT_S = 5e-3
 # A second session must save more than this, of runs long enough to be shared out.
 WORTH_WIDENING, LEAST_WIDE_S = 0.8, 500e-6
 
@@ -95,11 +96,14 @@ def _join(measured: Measured | None, batching: Batching) -> int:
     if batching.join == "always" or measured is None or len(measured.narrow_s) < 2:
         return batching.max_rows
     by_row = {rows: seconds / rows for rows, seconds in measured.narrow_s.items()}
-    best = min(by_row, key=lambda rows: by_row[rows])
-    if by_row[best] > WORTH_JOINING * by_row[1]:
+    best = min(by_row.values())
+    if best > WORTH_JOINING * by_row[1]:
         return 1
-    # The largest that was measured is still the best: more rows will not be worse.
-    return batching.max_rows if best == max(by_row) else min(best, batching.max_rows)
+    # The first of a batch waits for the last: no more rows than it takes to come near the best.
+    least = min(rows for rows, seconds in by_row.items() if seconds <= NEAR_BEST * best)
+    if least == max(by_row) and measured.narrow_s[least] <= SHORT_S:
+        return batching.max_rows  # it gets better all the way, and stays short
+    return min(least, batching.max_rows)
 
 
 def _inline(measured: Measured | None, session: SessionConfig, batching: Batching) -> int:
