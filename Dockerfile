@@ -26,7 +26,10 @@ ENV PATH=/opt/infold/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     INFOLD_HOST=0.0.0.0 \
     INFOLD_PORT=8080 \
-    INFOLD_REPOSITORY=/models
+    INFOLD_REPOSITORY=/models \
+    INFOLD_CACHE_DIR=/cache
+RUN install -d -o 10001 -m 0700 /cache
+VOLUME /cache
 USER 10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["infold", "health"]

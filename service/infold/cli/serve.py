@@ -20,6 +20,9 @@ def command(
     workers: Annotated[
         int | None, typer.Option(help="Processes that answer; each loads every model; default: 1.")
     ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where optimized graphs are kept; default: ~/.cache/infold.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="Default: info.")
     ] = None,
@@ -32,7 +35,13 @@ def command(
     from infold.settings import Settings
 
     settings = Settings.read(
-        repository=repository, host=host, port=port, device=device, workers=workers, log_level=log_level
+        repository=repository,
+        host=host,
+        port=port,
+        device=device,
+        workers=workers,
+        cache_dir=cache_dir,
+        log_level=log_level,
     )
     logs.configure(settings.log_level)
     if settings.workers == 1:

@@ -60,6 +60,9 @@ def _operation(
     content: dict[str, Any] = {"schema": request}
     if examples:
         content["examples"] = examples
+    bodies = {"application/json": content}
+    if tag == "v2":
+        bodies["application/octet-stream"] = {"schema": OCTETS}
     answers: dict[str, Any] = {
         "200": {"description": "The outputs.", "content": {"application/json": {"schema": response}}}
     }
@@ -75,7 +78,7 @@ def _operation(
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ],
-        "requestBody": {"required": True, "content": {"application/json": content}},
+        "requestBody": {"required": True, "content": bodies},
         "responses": answers,
     }
 
@@ -119,6 +122,7 @@ def _nested(spec: TensorSpec) -> Any:
 ERRORS = {
     "400": "The request is malformed or does not fit the model; the message names the place.",
     "404": "No such model or version.",
+    "408": "The body did not come in time.",
     "413": "The body is too large.",
     "503": "The model is not ready, or its queue is full.",
     "504": "The answer did not come in time.",
@@ -126,7 +130,7 @@ ERRORS = {
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 TENSOR = {
     "type": "object",
-    "required": ["name", "shape", "datatype", "data"],
+    "required": ["name", "shape", "datatype"],
     "properties": {
         "name": {"type": "string"},
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
@@ -156,5 +160,11 @@ INFER_RESPONSE = {
         "id": {"type": "string"},
         "outputs": {"type": "array", "items": TENSOR},
     },
+}
+OCTETS = {
+    "type": "string",
+    "format": "binary",
+    "description": "The bytes of the only input; or, with the header Inference-Header-Content-Length, "
+    "so much JSON and then the bytes of every input that has parameters.binary_data_size.",
 }
 PREDICT = {"type": "object"}
