@@ -22,7 +22,7 @@ import simdjson
 from infold.errors import InvalidInputError
 from infold.tensors import Array
 
-__all__ = ["DATATYPES", "DTYPES", "decode_array", "encode_json", "json_ready"]
+__all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "decode_array", "encode_json", "json_ready"]
 
 # Names of the protocol for numpy's types; strings are objects.
 DATATYPES: dict[np.dtype[np.generic], str] = {
