@@ -51,7 +51,7 @@ class _Bytes(msgspec.Struct, gc=False):
     shape: list[int]
     datatype: str
     parameters: _Size
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Wish(msgspec.Struct, gc=False):
@@ -102,7 +102,7 @@ def read_plain_bytes(
     if len(request.inputs) != 1 or request.outputs is not None:
         return None
     given = request.inputs[0]
-    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or given.data is not None:
+    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or bytes(given.data):
         return None
     size = len(tensor)
     if size != given.parameters.binary_data_size or not _takes(given.shape, size, spec.dtype.itemsize):
