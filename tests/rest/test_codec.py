@@ -163,3 +163,9 @@ def test_an_array_is_not_changed_by_the_next_one() -> None:
     first = decode_array(b"[1" + b", 1" * 2000 + b"]", np.dtype(np.float64), "data")
     decode_array(b"[2" + b", 2" * 2000 + b"]", np.dtype(np.float64), "data")
     assert (first == 1).all()
+
+
+def test_a_value_nested_deeper_than_can_be_shown() -> None:
+    """It is refused as any other that is no number."""
+    with pytest.raises(InvalidInputError, match=r"data\[0\]: what is nested so deep is no FP32"):
+        decode_array(b"[" + b'{"a":' * 500 + b"1" + b"}" * 500 + b"]", np.dtype(np.float32), "data")
