@@ -1,6 +1,7 @@
 """Infer and predict requests: whichever way one is read, it says the same."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 from unittest import mock
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infold.errors import InvalidInputError, RequestError
-from infold.rest import v2
+from infold.rest import v1, v2
 from infold.rest.codec import DTYPES
+from infold.rest.cutting import cut
 from infold.rest.v2 import InferRequest, decode_infer
 from infold.tensors import Array, Signature, TensorSpec
 
@@ -217,3 +219,185 @@ def test_plain_requests_do_take_the_short_way() -> None:
             request = decode_infer(lead + header + tensors.tobytes(), len(lead + header), one("FP32", "n", 2))
             assert request.tensors["x"].tolist() == tensors.tolist()
             assert request.tensors["x"].flags.aligned
+
+
+# -- large arrays cut out of a body -----------------------------------------------------------------
+
+
+def predict_outcome(body: bytes, wanted: Signature) -> object:
+    try:
+        tensors, in_rows = v1.decode_predict(body, wanted)
+    except RequestError as refused:
+        return type(refused), str(refused)
+    return said(tensors), in_rows
+
+
+PLACES = [r'"\u0000cut 0"', r'"\u0000cut 1"', r'"\u0000cut ' + "1" * 5000 + '"', r'"\u0000CUT 0"']
+LONG = "[" + ",".join(str(number % 90) for number in range(40)) + "]"
+ARRAYS = [
+    LONG, LONG.replace("1", "7"), "[" + LONG + "]", "[" + LONG + " , " + LONG + "]", f"[{LONG},[1]]", "[1,2]",
+    LONG[:-1], LONG + "]", LONG + "," + LONG, LONG.replace("5", "null"), LONG.replace(",7,", ",true,"),
+    LONG[:-1] + ',"x"]', f'[{LONG},["x"]]', LONG[:-1] + ',{"x":[1]}]', LONG.replace(",", ",,"), f'["{LONG}"]',
+    r'["\"data\":' + LONG + '"]', "[" * 40 + "1" * 90 + "]" * 40, "[" + " " * 80 + "]",
+]  # fmt: skip
+KEYS = ["data", "inputs", "instances", r"x\"data", r"\"inputs", "name", "a", "parameters"]
+
+
+def long_arrays() -> st.SearchStrategy[str]:
+    return st.one_of(st.just(LONG), st.sampled_from(ARRAYS))
+
+
+def any_values() -> st.SearchStrategy[str]:
+    """Values with large arrays at any depth, under keys that look like those of arrays."""
+    leaves = st.one_of(st.sampled_from([*PLACES, '"data"', r'"\"data\":[1"', "null", "3"]), long_arrays())
+    keys = st.sampled_from(KEYS)
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.lists(st.tuples(keys, inner), max_size=3).map(
+                lambda pairs: "{" + ", ".join(f'"{key}" : {value}' for key, value in pairs) + "}"
+            ),
+            st.lists(inner, max_size=3).map(lambda values: "[" + ",".join(values) + "]"),
+        ),
+        max_leaves=4,
+    )
+
+
+@st.composite
+def infer_bodies(draw: st.DrawFn) -> bytes:
+    names = draw(st.sampled_from([["a", "data"], ["data", "a"], ["a"], ["a", "data", "a"]]))
+    entries = []
+    for name in names:
+        odd = draw(st.sampled_from(range(6)))
+        datatype = "BYTES" if odd == 5 else "FP32"
+        data = draw(st.sampled_from(PLACES) if odd == 0 else any_values() if odd == 1 else long_arrays())
+        fields = [f'"name":"{name}"', '"shape":[1,40]', f'"datatype":"{datatype}"', f'"data": {data}']
+        if odd == 2:
+            fields.append(f'"parameters":{{"data":{draw(any_values())}}}')
+        if odd == 3:
+            fields.append(f'"data":{draw(long_arrays())}')
+        entries.append("{" + ",".join(draw(st.permutations(fields))) + "}")
+    fields = [f'"inputs":[{",".join(entries)}]']
+    for key in draw(st.lists(st.sampled_from(["id", "parameters", "data", "outputs"]), max_size=2)):
+        fields.append(f'"{key}":{draw(any_values())}')
+    tail = draw(st.sampled_from([""] * 6 + ["}", "{}", f'{{"data":{LONG}}}']))
+    return ("{" + ",".join(draw(st.permutations(fields))) + "}" + tail).encode()
+
+
+def cut_at(size: int) -> Any:
+    return mock.patch.multiple("infold.rest.cutting", SMALL_BYTES=size)
+
+
+@settings(max_examples=200)
+@given(body=infer_bodies())
+def test_an_infer_request_says_the_same_with_its_large_arrays_cut_out(body: bytes) -> None:
+    """The same tensors or the same refusal, whatever it holds and wherever."""
+    fp32, text = np.dtype(np.float32), np.dtype(object)
+    for second in (fp32, text):
+        wanted = signature(TensorSpec("a", fp32, ("n", None)), TensorSpec("data", second, ("n", None)))
+        with cut_at(60):
+            parted = infer_outcome(body, None, wanted)
+        with cut_at(sys.maxsize):
+            assert parted == infer_outcome(body, None, wanted)
+
+
+@st.composite
+def predict_bodies(draw: st.DrawFn) -> bytes:
+    def value() -> str:
+        return draw(
+            st.sampled_from(range(4)).flatmap(lambda odd: any_values() if odd == 0 else long_arrays())
+        )
+
+    def named() -> str:
+        names = draw(
+            st.sampled_from([["inputs"], ["inputs"], ["instances"], ["inputs", "inputs"], ["inputs", "b"]])
+        )
+        return "{" + ",".join(f'"{name}":{value()}' for name in names) + "}"
+
+    match draw(st.sampled_from(range(4))):
+        case 0:
+            inner = value()
+        case 1:
+            inner = named()
+        case 2:
+            inner = "[" + ",".join(named() for _ in range(draw(st.integers(1, 3)))) + "]"
+        case _:
+            inner = "[" + ",".join(value() for _ in range(draw(st.integers(1, 3)))) + "]"
+    fields = [f'"{draw(st.sampled_from(["inputs", "instances"]))}": {inner}']
+    for key in draw(st.lists(st.sampled_from(["signature_name", "inputs", "more"]), max_size=1)):
+        fields.append(f'"{key}":{draw(any_values())}')
+    return ("{" + ",".join(fields) + "}" + draw(st.sampled_from(["", "", "", "{}"]))).encode()
+
+
+@settings(max_examples=200)
+@given(body=predict_bodies())
+def test_a_predict_request_says_the_same_with_its_large_arrays_cut_out(body: bytes) -> None:
+    """Also where an input is called as the key that arrays are looked for by."""
+    for name in ("inputs", "instances"):
+        for datatype in ("FP32", "BYTES"):
+            wanted = signature(TensorSpec(name, DTYPES[datatype], None))
+            with cut_at(60):
+                parted = predict_outcome(body, wanted)
+            with cut_at(sys.maxsize):
+                assert parted == predict_outcome(body, wanted)
+
+
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_an_input_that_is_called_inputs(form: str) -> None:
+    """As Keras likes to; its large array is one like any other."""
+    values = list(range(5000))
+    body = {"instances": [{"inputs": values}]} if form == "rows" else {"inputs": {"inputs": [values]}}
+    wanted = one("FP32", "n", 5000, name="inputs")
+    tensors, _ = v1.decode_predict(json.dumps(body).encode(), wanted)
+    assert tensors["inputs"].tolist() == [values]
+
+
+def test_a_request_cannot_ask_for_an_array_that_was_cut_out() -> None:
+    """The text that stands in an array's place is a text like any other where a caller writes it."""
+    place = r'"\u0000cut 0"'
+    entry = '{"name":"%s","shape":[1,5000],"datatype":"FP32","data":%s}'
+    body = '{"inputs":[' + entry % ("a", [1] * 5000) + "," + entry % ("b", place) + "]}"
+    fp32 = np.dtype(np.float32)
+    wanted = signature(TensorSpec("a", fp32, ("n", 5000)), TensorSpec("b", fp32, ("n", 5000)))
+    with pytest.raises(InvalidInputError, match=r"inputs\[1\]\.data: .* is no FP32"):
+        decode_infer(body.encode(), None, wanted)
+
+
+def test_large_arrays_are_cut_out() -> None:
+    """Or the comparisons above would compare a body with itself."""
+    fp32 = np.dtype(np.float32)
+    wanted = signature(TensorSpec("a", fp32, ("n", 5000)), TensorSpec("b", fp32, ("n", 5000)))
+    entry = '{"name":"%s","shape":[1,5000],"datatype":"FP32","data":%s}'
+    body = '{"inputs":[' + entry % ("a", [1] * 5000) + "," + entry % ("b", [2] * 5000) + "]}"
+    parted = cut(body.encode(), v2.DATA_KEY)
+    assert len(parted.text) < 300
+    assert [len(json.loads(array)) for array in parted.arrays.values()] == [5000, 5000]
+    tensors = decode_infer(body.encode(), None, wanted).tensors
+    assert [tensors[name][0, 0] for name in "ab"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":{"\xff":[1]}}',
+        b'{"inputs":{"x":["\xff"]}}',
+        b'{"inputs":{"\\ud800":[1]}}',
+        b'{"instances":[{"\xff":1}]}',
+        b'{"instances":[{"x":"\xff"}]}',
+        b'{"instances":[{"x":1},{"x\xff":1}]}',
+        b'{"instances":"\xff"}',
+        b'{"instances":[' + b'{"x":' * 900 + b"1" + b"}" * 900 + b"]}",
+        b'{"inputs":' + b'{"x":' * 90 + b"1" + b"}" * 90 + b"}",
+        b'{"instances":{"x":[1]}}',
+        b'{"instances":[[1],{"x":1}]}',
+        b'{"instances":[]}',
+        b'{"inputs":{}}',
+        b'{"inputs":null}',
+        b'{"instances":[null]}',
+    ],
+)
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES", "INT8"])
+def test_a_predict_request_that_makes_no_sense_is_refused(body: bytes, datatype: str) -> None:
+    """As the caller's mistake, never as ours."""
+    wanted = signature(TensorSpec("x", DTYPES[datatype], ("n", 2)))
+    assert len(predict_outcome(body, wanted)) == 2  # type: ignore[arg-type]
