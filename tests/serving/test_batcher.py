@@ -307,3 +307,86 @@ async def test_rows_that_are_independent_are_run_in_parts(runners: Runners[Any])
     assert (await subject.answer(row(*range(10)))).tolist() == [2 * value for value in range(10)]
     assert model.batches == [4, 4, 2]
     await subject.close()
+
+
+async def test_a_long_request_that_is_given_up_leaves_the_queue_for_its_run(runners: Runners[Any]) -> None:
+    """Also once it has been decoded: it takes no place in a run."""
+    model = FakeModel()
+    subject = batcher(runners, model)
+    decoded, go_on = threading.Event(), threading.Event()
+
+    def decode() -> Asked:
+        decoded.set()
+        go_on.wait(5)
+        return Asked({"x": np.array([5, 6], np.float32)})
+
+    gone = asyncio.create_task(subject.answer(work(decode, is_cheap=False)))
+    await asyncio.to_thread(decoded.wait, 5)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    gone.cancel()
+    await settle()
+    go_on.set()
+    assert (await busy).tolist() == [2]
+    await subject.close()
+    assert model.batches == [1]
+
+
+async def test_requests_without_rows_wait_alone_where_nothing_is_joined(runners: Runners[Any]) -> None:
+    """They count as one row: else the next one would be taken for their company, and answered as they are."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model, Plan(1, 1, join_rows=1), capacity_rows=64)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    asked = [Asked({"x": np.zeros(0, np.float32)}, ["y"]), Asked({"x": np.ones(1, np.float32)})]
+    tasks = [asyncio.create_task(subject.answer(work(lambda each=each: each))) for each in asked]
+    await settle()
+    assert subject.waiting_rows == 2
+    model.gate.set()
+    assert [(await task).tolist() for task in (busy, *tasks)] == [[2], [], [2]]
+    assert model.batches == [1, 0, 1]
+    await subject.close()
+
+
+async def test_requests_without_rows_fill_the_queue_too(runners: Runners[Any]) -> None:
+    """Or any number of them could wait."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model, max_rows=4, capacity_rows=4)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    tasks = [asyncio.create_task(subject.answer(row())) for _ in range(6)]
+    await settle()
+    model.gate.set()
+    await busy
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(each, QueueFullError) for each in answers] == [False] * 4 + [True] * 2
+    await subject.close()
+
+
+async def test_an_answer_that_cannot_be_written_fails_nobody_else(runners: Runners[Any]) -> None:
+    """The others of its run have theirs."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model)
+
+    def refuse(results: dict[str, Array]) -> Array:
+        raise InvalidInputError("instances", "the outputs have no common rows")
+
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    odd = Work(lambda: Asked({"x": np.ones(1, np.float32)}), refuse)
+    tasks = [asyncio.create_task(subject.answer(each)) for each in (row(2), odd, row(3))]
+    await settle()
+    model.gate.set()
+    first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+    await busy
+    assert isinstance(first, np.ndarray) and first.tolist() == [4]
+    assert isinstance(second, InvalidInputError)
+    assert isinstance(third, np.ndarray) and third.tolist() == [6]
+    assert model.batches == [1, 3]
+    await subject.close()
