@@ -1,11 +1,15 @@
+import sys
+from unittest import mock
+
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from infold.errors import InvalidInputError
+from infold.rest import codec
 from infold.rest.codec import DTYPES, decode_array, encode_json, json_ready
 
 NUMERIC = [name for name in DTYPES if name != "BYTES"]
@@ -80,3 +84,88 @@ def test_an_empty_array_is_legal() -> None:
     """Zero rows are rows too."""
     assert decode_array(b"[]", np.dtype(np.float32), "data").shape == (0,)
     assert decode_array(b"[[], []]", np.dtype(np.int8), "data").shape == (2, 0)
+
+
+# -- long arrays, read by simdjson, against the careful reader --------------------------------------
+
+NUMBERS = [
+    "0", "-0", "1", "-1", "7", "127", "128", "-129", "255", "256", "65535", "65536", "2147483648",
+    "9007199254740993", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
+    "-9223372036854775809", "18446744073709551615", "18446744073709551616", "123456789012345678901234567890",
+    "-0.0", "1.0", "1.5", "0.1", "-2.5e-3", "1E5", "1e-400", "1e39", "-1e39", "65519", "65520.0", "1e308",
+    "3.4028235e38", "3.4028236e38", "0.1234567890123456789", "5e-324",
+]  # fmt: skip
+ODD = [
+    "null", "true", "false", '"1"', '"["', '"]"', "[1]", "[]", "[[1]]", '{"a":[1]}', "{}", "", "1e400", "NaN",
+    "01", "+1", "1.", ".5", "1 2", "[1", "1]", "\x00", "\xff", "-", "tru",
+]  # fmt: skip
+GAPS = ["", "", " ", "\n\t", " " * 40, "\x0b"]
+
+
+@st.composite
+def arrays_as_text(draw: st.DrawFn) -> bytes:
+    """An array of up to three levels, regular in most cases; now and then something odd in it."""
+    plain = draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=8))
+    elements = st.sampled_from(plain)
+    odd = draw(st.sampled_from(range(4))) == 0
+    if odd:
+        elements = st.one_of(elements, elements, elements, st.sampled_from(ODD))
+    gap = draw(st.sampled_from(GAPS if odd else GAPS[:-1]))
+    shape = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
+    is_ragged = draw(st.sampled_from(range(4))) == 0
+
+    def array(level: int) -> str:
+        if level == len(shape):
+            return draw(elements)
+        length = max(0, shape[level] + (draw(st.sampled_from((-1, 0, 0, 1))) if is_ragged else 0))
+        inner = f"{gap},{gap}".join(array(level + 1) for _ in range(length))
+        return f"[{gap}{inner}{gap}]"
+
+    tail = draw(st.sampled_from(["", " ", "]", ",1", " [2]"])) if odd else ""
+    return (array(0) + tail).encode("latin-1")
+
+
+def outcome(raw: bytes, dtype: np.dtype[np.generic]) -> tuple[object, ...]:
+    """What comes of decoding: everything there is to the array, or the refusal."""
+    try:
+        array = decode_array(raw, dtype, "data")
+    except InvalidInputError as refused:
+        return "refused", str(refused)
+    return array.dtype, array.shape, array.tobytes()
+
+
+@pytest.mark.parametrize("datatype", NUMERIC)
+@settings(max_examples=100)
+@given(raw=arrays_as_text())
+def test_long_arrays_are_read_as_short_ones_are(datatype: str, raw: bytes) -> None:
+    """The same bits, or the same refusal in the same place, whichever reader it was."""
+    dtype = DTYPES[datatype]
+    with mock.patch.object(codec, "LONG_BYTES", 1):
+        fast = outcome(raw, dtype)
+    with mock.patch.object(codec, "LONG_BYTES", sys.maxsize):
+        assert fast == outcome(raw, dtype)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2, 3]", "[[1, 2], [3, 4]]", "[[[1], [2]], [[3], [4]]]", "[[1.5, -2e3]]", "[-0.0, 0]"],
+)
+def test_long_plain_arrays_do_take_the_short_way(text: str) -> None:
+    """Or the comparison above would compare the careful reader with itself."""
+    raw = text.replace(",", "," + " " * 2100).encode()
+    with mock.patch.object(codec, "_decoder", side_effect=AssertionError("the careful reader was asked")):
+        array = decode_array(raw, np.dtype(np.float32), "data")
+    assert array.tolist() == orjson.loads(text)
+
+
+def test_an_array_is_not_changed_by_the_next_one() -> None:
+    """The reader keeps its memory; what it gave away is nobody else's."""
+    first = decode_array(b"[1" + b", 1" * 2000 + b"]", np.dtype(np.float64), "data")
+    decode_array(b"[2" + b", 2" * 2000 + b"]", np.dtype(np.float64), "data")
+    assert (first == 1).all()
+
+
+def test_a_value_nested_deeper_than_can_be_shown() -> None:
+    """It is refused as any other that is no number."""
+    with pytest.raises(InvalidInputError, match=r"data\[0\]: what is nested so deep is no FP32"):
+        decode_array(b"[" + b'{"a":' * 500 + b"1" + b"}" * 500 + b"]", np.dtype(np.float32), "data")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -85,10 +86,15 @@ async def begun(subject: Batcher) -> None:
         await asyncio.sleep(0.001)
 
 
+async def turns(count: int) -> None:
+    """Let the loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def settle() -> None:
     """Let everything that can happen on the loop happen."""
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns(10)
 
 
 async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(runners: Runners[Any]) -> None:
@@ -331,3 +337,179 @@ async def test_nothing_of_a_request_stays_once_it_is_answered(runners: Runners[A
     finally:
         gc.enable()
     await subject.close()
+
+
+async def test_a_long_request_that_is_given_up_leaves_the_queue_for_its_run(runners: Runners[Any]) -> None:
+    """Also once it has been decoded: it takes no place in a run."""
+    model = FakeModel()
+    subject = batcher(runners, model)
+    decoded, go_on = threading.Event(), threading.Event()
+
+    def decode() -> Asked:
+        decoded.set()
+        go_on.wait(5)
+        return Asked({"x": np.array([5, 6], np.float32)})
+
+    gone = asyncio.create_task(subject.answer(work(decode, is_cheap=False)))
+    await asyncio.to_thread(decoded.wait, 5)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    gone.cancel()
+    await settle()
+    go_on.set()
+    assert (await busy).tolist() == [2]
+    await subject.close()
+    assert model.batches == [1]
+
+
+async def test_requests_without_rows_wait_alone_where_nothing_is_joined(runners: Runners[Any]) -> None:
+    """They count as one row: else the next one would be taken for their company, and answered as they are."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model, Plan(1, 1, join_rows=1), capacity_rows=64)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    asked = [Asked({"x": np.zeros(0, np.float32)}, ["y"]), Asked({"x": np.ones(1, np.float32)})]
+    tasks = [asyncio.create_task(subject.answer(work(lambda each=each: each))) for each in asked]
+    await settle()
+    assert subject.waiting_rows == 2
+    model.gate.set()
+    assert [(await task).tolist() for task in (busy, *tasks)] == [[2], [], [2]]
+    assert model.batches == [1, 0, 1]
+    await subject.close()
+
+
+async def test_requests_without_rows_fill_the_queue_too(runners: Runners[Any]) -> None:
+    """Or any number of them could wait."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model, max_rows=4, capacity_rows=4)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    tasks = [asyncio.create_task(subject.answer(row())) for _ in range(6)]
+    await settle()
+    model.gate.set()
+    await busy
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(each, QueueFullError) for each in answers] == [False] * 4 + [True] * 2
+    await subject.close()
+
+
+async def test_an_answer_that_cannot_be_written_fails_nobody_else(runners: Runners[Any]) -> None:
+    """The others of its run have theirs."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model)
+
+    def refuse(results: dict[str, Array]) -> Array:
+        raise InvalidInputError("instances", "the outputs have no common rows")
+
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    odd = Work(lambda: Asked({"x": np.ones(1, np.float32)}), refuse)
+    tasks = [asyncio.create_task(subject.answer(each)) for each in (row(2), odd, row(3))]
+    await settle()
+    model.gate.set()
+    first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+    await busy
+    assert isinstance(first, np.ndarray) and first.tolist() == [4]
+    assert isinstance(second, InvalidInputError)
+    assert isinstance(third, np.ndarray) and third.tolist() == [6]
+    assert model.batches == [1, 3]
+    await subject.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_in_any_crowd_everyone_gets_their_own_answer(seed: int) -> None:
+    """Hundreds of requests of all sizes, some given up, some late, some wrong: none lost, none mixed up."""
+    dice = random.Random(seed)
+    runners: Runners[Any] = Runners(dice.choice([1, 2, 3]))
+    most = dice.choice([1, 4, 16])
+    narrow, wide = FakeModel(), FakeModel()
+    plan = Plan(
+        cores=dice.choice([1, runners.cores]),
+        runs=dice.choice([1, runners.cores]),
+        wide_cores=dice.choice([0, runners.cores]),
+        join_rows=dice.choice([1, most]),
+        inline_rows=dice.choice([0, 0, 2]),
+    )
+    limits = {
+        "max_rows": most,
+        "capacity_rows": dice.choice([20 * most, 10_000]),
+        "max_delay_s": dice.choice([0.0, 0.002]),
+        "pad_to": dice.choice([(), (most,)]),
+        "rows_are_independent": True,
+    }
+    subject = batcher(runners, narrow, plan, wide, **limits)
+    outcomes: dict[str, int] = {}
+
+    async def caller(number: int) -> None:
+        values = [
+            float(100 * number + 100 + n) for n in range(dice.choice([0, 1, 1, 1, 2, 3, most, most + 3]))
+        ]
+        is_poison = dice.random() < 0.03 and bool(values)
+        if is_poison:
+            values[-1] = 13.0
+        cheap, deadline, leave = dice.random() < 0.6, dice.random(), dice.random()
+        await turns(dice.randrange(400))
+        asked = work(lambda: Asked({"x": np.array(values, np.float32)}), is_cheap=cheap)
+        after = clock() + (dice.random() * 0.005 if deadline < 0.1 else 30)
+        task = asyncio.create_task(
+            subject.answer(asked, after, _after(dice.randrange(40)) if leave < 0.05 else None)
+        )
+        if 0.05 < leave < 0.15:
+            await turns(dice.randrange(40))
+            task.cancel()
+        (answer,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(answer, np.ndarray):
+            assert not is_poison
+            assert answer.tolist() == [2 * value for value in values]
+        else:
+            assert not isinstance(answer, SessionError) or is_poison, answer
+            kinds = (
+                SessionError,
+                DeadlineExceededError,
+                AbandonedError,
+                QueueFullError,
+                asyncio.CancelledError,
+            )
+            assert isinstance(answer, kinds), answer
+        outcomes[type(answer).__name__] = outcomes.get(type(answer).__name__, 0) + 1
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(caller(number) for number in range(300)))
+        assert subject.in_flight == 0
+        assert subject.waiting_rows == 0
+        assert sum(outcomes.values()) == 300
+        assert outcomes["ndarray"] > 0
+        await subject.close()
+    runners.close()
+    for thread in runners._threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def _after(count: int) -> Any:
+    return lambda: turns(count)
+
+
+async def test_an_idle_crowd_of_models_shares_the_cores() -> None:
+    """No lane is forgotten, however many are served by the same threads."""
+    runners: Runners[Any] = Runners(2)
+    models = [FakeModel() for _ in range(5)]
+    subjects = [
+        batcher(runners, model, Plan(1 + number % 2, 1, join_rows=4), max_rows=4)
+        for number, model in enumerate(models)
+    ]
+    async with asyncio.timeout(60):
+        for count in range(100, 140):
+            tasks = [
+                asyncio.create_task(each.answer(row(count, n + 100))) for n, each in enumerate(subjects * 3)
+            ]
+            answers = [(await task).tolist() for task in tasks]
+            assert answers == [[2 * count, 2 * n + 200] for n in range(len(tasks))]
+        await asyncio.gather(*(each.close() for each in subjects))
+    runners.close()

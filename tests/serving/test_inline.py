@@ -86,3 +86,15 @@ def test_a_failure_of_the_run_itself_is_its_caller_s() -> None:
         runs.run(X, None)
     assert runs.allows(1)
     runs.close()
+
+
+def test_where_no_run_is_allowed_one_without_rows_is_not_either() -> None:
+    """It would hold up the loop with nobody to look on."""
+
+    def run(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
+        raise AssertionError("not here")
+
+    assert not InlineRuns(0, run).allows(0)
+    runs = InlineRuns(1, run)
+    assert runs.allows(0)
+    runs.close()

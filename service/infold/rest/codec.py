@@ -22,7 +22,7 @@ import simdjson
 from infold.errors import InvalidInputError
 from infold.tensors import Array
 
-__all__ = ["DATATYPES", "DTYPES", "decode_array", "encode_json", "json_ready"]
+__all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "decode_array", "encode_json", "json_ready"]
 
 # Names of the protocol for numpy's types; strings are objects.
 DATATYPES: dict[np.dtype[np.generic], str] = {
@@ -215,7 +215,7 @@ def _length(value: Any) -> int:
 
 def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
-        shown = orjson.dumps(value).decode()[:40]
+        shown = _shown(value)
         if dtype.kind == "b":
             return None if isinstance(value, bool) else f"{shown} is no {name}"
         if dtype.kind == "O":
@@ -234,6 +234,14 @@ def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], 
         return None if limits.min <= value <= limits.max else f"{shown} does not fit {name}"
 
     return check
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, as JSON."""
+    try:
+        return orjson.dumps(value).decode()[:40]
+    except TypeError:  # orjson reads deeper than it writes
+        return "what is nested so deep"
 
 
 # -- out ------------------------------------------------------------------------------------------

@@ -5,24 +5,32 @@ fastest reader there is, where otherwise a reader of the whole would have to
 walk over millions of digits first to find out where an array ends.
 
 What is cut out holds no quotes and no braces, so it is brackets, numbers and
-literals only; whether it is one well-formed array, its reader says.
+literals only; whether it is one well-formed array, its reader says. Where it
+says no, or an array is one that nobody reads, the body is read again in one
+piece: what comes of it never depends on cutting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
-__all__ = ["SMALL_BYTES", "Body", "cut"]
+from infold.errors import RequestError
+
+__all__ = ["SMALL_BYTES", "Body", "cut", "read_cut"]
+
+Read = TypeVar("Read")
 
 # Below this there is nothing to win.
 SMALL_BYTES = 8192
-# What stands in the place of an array; no other text of a request can be taken for it by accident.
+# What stands in the place of an array.
 PLACE = b'"\\u0000cut %d"'
-PLACED = re.compile(rb'"\\u0000cut (\d+)"')
+PLACES = PLACE.partition(b"%")[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,19 +39,42 @@ class Body:
 
     Attributes:
         text: What is left of it.
-        arrays: The JSON text of each that was cut out.
+        arrays: The JSON text of each that was cut out, by what stands in its place.
+        unread: Places of those that `raw` was not asked for.
     """
 
     text: bytes
-    arrays: Sequence[bytes] = ()
+    arrays: Mapping[bytes, bytes] = field(default_factory=dict)
+    unread: set[bytes] = field(default_factory=set)
 
     def raw(self, value: msgspec.Raw) -> bytes:
         """The JSON text of a value, in `text` or cut out of it."""
         text = bytes(value)
-        placed = PLACED.fullmatch(text)
-        if placed is None or int(placed[1]) >= len(self.arrays):
+        array = self.arrays.get(text)
+        if array is None:
             return text
-        return self.arrays[int(placed[1])]
+        self.unread.discard(text)
+        return array
+
+
+def read_cut(body: bytes, keys: re.Pattern[bytes], read: Callable[[Body], Read]) -> Read:
+    """What a reader makes of a body, its large arrays cut out where that makes no difference.
+
+    Args:
+        body: JSON text.
+        keys: As `cut`.
+        read: Asks the body for every array it reads.
+
+    Raises:
+        RequestError: The reader's own, of the body as it came.
+    """
+    parted = cut(body, keys)
+    if parted.arrays:
+        with contextlib.suppress(RequestError):
+            found = read(parted)
+            if not parted.unread:
+                return found
+    return read(Body(body))
 
 
 def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
@@ -56,7 +87,7 @@ def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
     if len(body) < SMALL_BYTES:
         return Body(body)
     kept: list[bytes] = []
-    arrays: list[bytes] = []
+    arrays: dict[bytes, bytes] = {}
     done = 0
     while found := keys.search(body, done):
         start = found.end() - 1
@@ -65,12 +96,16 @@ def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
             kept.append(body[done : found.end()])
             done = found.end()
             continue
-        kept.append(body[done:start] + PLACE % len(arrays))
-        arrays.append(body[start:end])
+        place = PLACE % len(arrays)
+        kept.append(body[done:start] + place)
+        arrays[place] = body[start:end]
         done = end
     if not arrays:
         return Body(body)
-    return Body(b"".join((*kept, body[done:])), arrays)
+    text = b"".join((*kept, body[done:]))
+    if text.count(PLACES) != len(arrays):  # whoever wrote such a text means it
+        return Body(body)
+    return Body(text, arrays, set(arrays))
 
 
 def _stop(body: bytes, start: int) -> int:

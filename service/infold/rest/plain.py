@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infold.rest.codec import DATATYPES
+from infold.rest.codec import DATATYPES, MAX_RANK
 from infold.tensors import Array, Signature, TensorSpec
 
 __all__ = ["read_plain", "read_plain_bytes"]
@@ -51,7 +51,7 @@ class _Bytes(msgspec.Struct, gc=False):
     shape: list[int]
     datatype: str
     parameters: _Size
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Wish(msgspec.Struct, gc=False):
@@ -102,10 +102,10 @@ def read_plain_bytes(
     if len(request.inputs) != 1 or request.outputs is not None:
         return None
     given = request.inputs[0]
-    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or given.data is not None:
+    if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or bytes(given.data):
         return None
-    size = math.prod(given.shape) * spec.dtype.itemsize
-    if not len(tensor) == size == given.parameters.binary_data_size or min(given.shape, default=0) < 0:
+    size = len(tensor)
+    if size != given.parameters.binary_data_size or not _takes(given.shape, size, spec.dtype.itemsize):
         return None
     array = np.frombuffer(tensor, spec.dtype).reshape(given.shape)
     if not array.flags.aligned:
@@ -138,10 +138,17 @@ def read_plain(body: bytes, signature: Signature) -> tuple[dict[str, Array], str
     if given.name != spec.name or given.datatype != DATATYPES[spec.dtype] or given.parameters is not None:
         return None
     array = _array(given.data, spec)
-    if array is None or array.size != math.prod(given.shape) or min(given.shape, default=0) < 0:
+    if array is None or not _takes(given.shape, array.size):
         return None
     array = array.reshape(given.shape)
     return None if spec.mismatch(array) else ({spec.name: array}, request.id)
+
+
+def _takes(shape: list[int], size: int, item: int = 1) -> bool:
+    """A shape is plain and of that size; not so where it is empty, for then an axis may have any length."""
+    if not size or len(shape) > MAX_RANK or min(shape, default=1) <= 0:
+        return False
+    return math.prod(shape) * item == size
 
 
 def _array(data: list[float] | list[int], spec: TensorSpec) -> Array | None:

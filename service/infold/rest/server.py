@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from infold.errors import InfoldError
-from infold.rest.app import App, create_app
+from infold.rest.app import create_app
 from infold.rest.connection import Connection
 from infold.rest.listening import BACKLOG, listen, serving_line
 from infold.rest.service import Service
@@ -35,10 +36,10 @@ class Server(uvicorn.Server):
         yield
 
 
-def config_of(app: App, settings: Settings) -> uvicorn.Config:
+def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How uvicorn is run, alone or as one of several workers."""
     return uvicorn.Config(
-        app.edge,
+        app,
         loop="uvloop",
         http=type("BoundedConnection", (Connection,), {"max_body_bytes": settings.max_body_bytes}),
         lifespan="off",
@@ -85,7 +86,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     announce(f"infold runs models on {placement.device} ({placement.why})")
     app = create_app(settings, placement)
     listener = listen(settings)
-    config = config_of(app, settings)
+    config = config_of(app.edge, settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(Server(config), app.state.service, listener, announce))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.codec import decode_array, encode_json, json_ready
-from infold.rest.cutting import cut
+from infold.rest.cutting import Body, read_cut
 from infold.serving import Servable, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -44,7 +44,10 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
-    text = cut(body, DATA_KEY)
+    return read_cut(body, DATA_KEY, lambda text: _decode(text, signature))
+
+
+def _decode(text: Body, signature: Signature) -> tuple[dict[str, Array], bool]:
     try:
         request = _requests.decode(text.text)
     except RecursionError:
@@ -54,7 +57,7 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
     instances, inputs = text.raw(request.instances), text.raw(request.inputs)
     if bool(instances) == bool(inputs):
         raise MalformedBodyError("exactly one of 'instances' and 'inputs' must be given")
-    tensors = _from_rows(instances, signature) if instances else _from_columns(inputs, signature)
+    tensors = _from_rows(instances, text, signature) if instances else _from_columns(inputs, text, signature)
     for name, array in tensors.items():
         spec = signature.input(name)
         assert spec is not None
@@ -64,25 +67,25 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
     return tensors, bool(instances)
 
 
-def _from_columns(raw: bytes, signature: Signature) -> dict[str, Array]:
+def _from_columns(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]:
     if raw.lstrip()[:1] != b"{":
         spec = _only_input(signature, "inputs")
         return {spec.name: decode_array(raw, spec.dtype, "inputs")}
-    columns = _columns.decode(raw)
+    columns = _named(raw, "inputs")
     _check_names(list(columns), signature, "inputs")
     return {
-        spec.name: decode_array(bytes(columns[spec.name]), spec.dtype, f"inputs.{spec.name}")
+        spec.name: decode_array(text.raw(columns[spec.name]), spec.dtype, f"inputs.{spec.name}")
         for spec in signature.inputs
     }
 
 
-def _from_rows(raw: bytes, signature: Signature) -> dict[str, Array]:
+def _from_rows(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]:
     if b"{" not in raw and raw.lstrip()[:1] == b"[":
         spec = _only_input(signature, "instances")
         return {spec.name: decode_array(raw, spec.dtype, "instances")}
     try:
         rows = _rows.decode(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise MalformedBodyError("instances: must be a list of rows") from None
     named = [bytes(row).lstrip()[:1] == b"{" for row in rows]
     if not any(named):
@@ -92,12 +95,19 @@ def _from_rows(raw: bytes, signature: Signature) -> dict[str, Array]:
         raise MalformedBodyError("instances: rows with and without names are mixed")
     cells: dict[str, list[Array]] = {spec.name: [] for spec in signature.inputs}
     for index, row in enumerate(rows):
-        columns = _columns.decode(bytes(row))
+        columns = _named(bytes(row), f"instances[{index}]")
         _check_names(list(columns), signature, f"instances[{index}]")
         for spec in signature.inputs:
             place = f"instances[{index}].{spec.name}"
-            cells[spec.name].append(decode_array(bytes(columns[spec.name]), spec.dtype, place))
+            cells[spec.name].append(decode_array(text.raw(columns[spec.name]), spec.dtype, place))
     return {name: _stacked(name, arrays) for name, arrays in cells.items()}
+
+
+def _named(raw: bytes, place: str) -> dict[str, msgspec.Raw]:
+    try:
+        return _columns.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
+        raise MalformedBodyError(f"{place}: {broken}") from None
 
 
 def _stacked(name: str, arrays: list[Array]) -> Array:

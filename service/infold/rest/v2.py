@@ -20,8 +20,8 @@ import msgspec
 
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.binary import blob, open_shape, read_blob
-from infold.rest.codec import DATATYPES, DTYPES, decode_array, encode_json, json_ready
-from infold.rest.cutting import SMALL_BYTES, Body, cut
+from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, decode_array, encode_json, json_ready
+from infold.rest.cutting import SMALL_BYTES, Body, read_cut
 from infold.rest.plain import read_plain, read_plain_bytes
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -113,14 +113,18 @@ def decode_infer(body: bytes | memoryview, json_bytes: int | None, signature: Si
             tensors, own_id = plain
             if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
                 return InferRequest(tensors, id=own_id)
-        text = cut(bytes(body) if isinstance(body, memoryview) else body, DATA_KEY)
-        blobs = memoryview(b"")
-    else:
-        text, blobs = _parted(memoryview(body), json_bytes)
-        if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
-            tensors, own_id, is_binary = bare
-            if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
-                return InferRequest(tensors, id=own_id, is_binary=is_binary)
+        whole = bytes(body) if isinstance(body, memoryview) else body
+        return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), signature))
+    text, blobs = _parted(memoryview(body), json_bytes)
+    if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
+        tensors, own_id, is_binary = bare
+        if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
+            return InferRequest(tensors, id=own_id, is_binary=is_binary)
+    return _careful(text, blobs, signature)
+
+
+def _careful(text: Body, blobs: memoryview, signature: Signature) -> InferRequest:
+    """Any form of request; names every mistake."""
     envelope = _decode(_envelopes, text.text, "request")
     if len(envelope.inputs) > MAX_TENSORS or len(envelope.outputs or ()) > MAX_TENSORS:
         raise MalformedBodyError(f"more than {MAX_TENSORS} inputs or outputs")
@@ -252,15 +256,18 @@ def _checked_shape(tensor: _Input, spec: TensorSpec, place: str) -> int:
         raise InvalidInputError(
             f"{place}.datatype", f"{tensor.datatype} given, the model takes {DATATYPES[spec.dtype]}"
         )
+    if len(tensor.shape) > MAX_RANK:
+        raise InvalidInputError(f"{place}.shape", f"{len(tensor.shape)} axes are too many")
     for axis, length in enumerate(tensor.shape):
         if type(length) is not int:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length!r} is no integer")
         if length < 0:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length} is negative")
-    elements = int(math.prod(tensor.shape))
+    # Where an axis has length 0 the others count all the same: there is no array of 0 x 2**63.
+    elements = math.prod(max(1, length) for length in tensor.shape)
     if elements >= MAX_ELEMENTS:
         raise InvalidInputError(f"{place}.shape", f"{elements} elements are too many")
-    return elements
+    return elements if all(tensor.shape) else 0
 
 
 def _from_json(raw: bytes, shape: list[int], elements: int, spec: TensorSpec, place: str) -> Array:

@@ -187,7 +187,7 @@ async def _serve(
     def ready() -> None:
         channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
 
-    server = WorkerServer(config_of(app, settings), listener, hello.worker, shares, ready)
+    server = WorkerServer(config_of(app.edge, settings), listener, hello.worker, shares, ready)
 
     def drain() -> None:
         service.models.begin_drain()

@@ -56,6 +56,7 @@ class _Call:
 
     Attributes:
         asked: None until it is decoded.
+        ticket: Its place in the queue where it waits now.
         run: Switch of the run it is in, with everyone who waits for that.
         is_given_up: Nobody waits for it any more.
         is_answered: A runner has answered it.
@@ -66,6 +67,7 @@ class _Call:
     asked: Asked | None = None
     rows: int = 1
     arrived: float = 0.0
+    ticket: Ticket[_Call] | None = None
     run: _Run | None = None
     is_given_up: bool = False
     is_answered: bool = False
@@ -170,6 +172,7 @@ class Batcher:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
             lane, ticket = self._running, self._ticket(call, deadline)
+        call.ticket = ticket
         self._runners.offer(lane, ticket)
         self._pending.add(call.answer)
         watch = None if left is None else self._watch(left, call.answer)
@@ -184,7 +187,7 @@ class Batcher:
                 watch.cancel()
             self._pending.discard(call.answer)
             if not call.is_answered:
-                self._give_up(call, ticket)
+                self._give_up(call)
 
     async def close(self) -> None:
         """Finish what waits and what runs."""
@@ -216,9 +219,11 @@ class Batcher:
 
         return self._loop.create_task(watch())
 
-    def _give_up(self, call: _Call, ticket: Ticket[_Call]) -> None:
+    def _give_up(self, call: _Call) -> None:
         """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
         call.is_given_up = True
+        ticket = call.ticket
+        assert ticket is not None
         if self._runners.withdraw(self._running, ticket) or self._runners.withdraw(self._decoding, ticket):
             return
         if call.run is not None and all(each.is_given_up for each in call.run.calls):
@@ -227,7 +232,7 @@ class Batcher:
     def _deliver(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
         for call, answer in zip(calls, answers, strict=True):
             call.is_answered = True
-            call.run = None  # which holds it: a cycle, and all of the body with it
+            call.run = call.ticket = None  # which hold it: a cycle, and all of the body with it
             if call.answer.done():
                 continue
             if isinstance(answer, BaseException):
@@ -256,9 +261,9 @@ class Batcher:
         return rows
 
     def _ticket(self, call: _Call, deadline: float | None) -> Ticket[_Call]:
-        if not self._joins or call.asked is None:
-            return Ticket(call, call.rows, None, call.arrived, deadline)
-        return Ticket(call, call.rows, _key(call.asked), call.arrived, deadline)
+        rows = max(1, call.rows)  # a request without rows takes a place too
+        key = _key(call.asked) if self._joins and call.asked is not None else None
+        return Ticket(call, rows, key, call.arrived, deadline)
 
     # -- in a runner ------------------------------------------------------------------------------
 
@@ -272,7 +277,10 @@ class Batcher:
         try:
             call.asked = call.work.decode()
             call.rows = self._checked(call.asked)
-            self._runners.offer(self._running, self._ticket(call, ticket.deadline))
+            call.ticket = self._ticket(call, ticket.deadline)
+            self._runners.offer(self._running, call.ticket)
+            if ticket.payload.is_given_up:  # meanwhile, and maybe before it had this place
+                self._runners.withdraw(self._running, call.ticket)
         except Exception as failure:
             self._answered([call], [failure], lambda: None)
 
@@ -342,7 +350,15 @@ class Batcher:
             else:
                 together = run(joined([each.tensors for each in asked], rows), wanted, stop)
                 results = split(self._name[0], together, counts, rows)
-        return [call.work.encode(own) for call, own in zip(calls, results, strict=True)]
+        return [_encoded(call, own) for call, own in zip(calls, results, strict=True)]
+
+
+def _encoded(call: _Call, results: dict[str, Array]) -> Any:
+    """The answer, or what was wrong with it: that is nobody else's of its run."""
+    try:
+        return call.work.encode(results)
+    except Exception as failure:
+        return failure
 
 
 def _key(asked: Asked) -> Hashable:

@@ -50,7 +50,7 @@ class InlineRuns:
 
     def allows(self, rows: int) -> bool:
         """A request of so many rows may be run here."""
-        return rows <= self._rows
+        return max(1, rows) <= self._rows
 
     def run(self, tensors: Tensors, outputs: Sequence[str] | None) -> tuple[dict[str, Array] | None, float]:
         """Outputs by name, and the seconds it took.
