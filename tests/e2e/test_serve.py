@@ -507,3 +507,31 @@ def test_a_body_that_does_not_come_is_408(repository: Path, tmp_path: Path) -> N
                 assert b"did not come within 0.2 s" in answer
         with httpx.Client(base_url=server.url) as client:
             assert infer(client, "double", GOOD).status_code == 200
+
+
+def test_overload_is_refused_at_once_and_told_when_to_come_again(tmp_path: Path) -> None:
+    """What was accepted is answered; the rest hears 503 with Retry-After, and soon there is room again."""
+    models = slow_model(tmp_path / "models")
+    (models / "slow/model.toml").write_text("[batching]\nmax_rows = 1\ncapacity_rows = 2\n")
+    with running(models, tmp_path / "log") as server:
+        answers: list[httpx.Response] = []
+
+        def call() -> None:
+            request = {"name": "n", "shape": [1], "datatype": "INT64", "data": [SPINS]}
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                answers.append(infer(client, "slow", request))
+
+        callers = [threading.Thread(target=call) for _ in range(12)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 503}
+        assert statuses.count(200) >= 2
+        for answer in answers:
+            if answer.status_code == 503:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.json()["error"].startswith("the queue is full")
+        call()
+        assert answers[-1].status_code == 200
