@@ -92,7 +92,7 @@ def one_row(model: Path, signature: Signature) -> dict[str, Array]:
 
 def _golden(path: Path, signature: Signature) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             found = {spec.name: saved[f"in.{spec.name}"] for spec in signature.inputs}
     except Exception:  # whatever numpy, zipfile and zlib say to a damaged file
         return {}
