@@ -68,20 +68,33 @@ def load(version: ModelVersion, placement: Placement, cores: int, cache: Cache) 
     key = cache.key(version.path, narrow)
     with cache.alone(key):
         prepared = cache.find(key, version.path)
-        if prepared is None:
-            session = Session(version.path, narrow)
-            row = one_row(version.path, session.signature)
+        if prepared is not None:
             try:
-                session.run(row)
-            except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
-                log.info("not measured", extra=_named(version) | {"reason": failure.detail})
-                return Loaded(session, None, _plan(version, None, cores, session.signature))
-            prepared = cache.make(key, version.path, narrow, row)
-            if prepared is None:
-                measured = Measured(_rows(session, row, version))
-                return Loaded(session, None, _plan(version, measured, cores, session.signature))
-            del session
+                return _open(version, prepared, key, narrow, cores, cache)
+            except SessionError as failure:  # damaged, though of the right size
+                cache.drop(key, failure.detail)
+        session = Session(version.path, narrow)
+        row = one_row(version.path, session.signature)
+        try:
+            session.run(row)
+        except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
+            log.info("not measured", extra=_named(version) | {"reason": failure.detail})
+            return _unprepared(version, session, None, narrow, cores)
+        prepared = cache.make(key, version.path, narrow, row)
+        if prepared is None:
+            return _unprepared(version, session, Measured(_rows(session, row, version)), narrow, cores)
+        del session
         return _open(version, prepared, key, narrow, cores, cache)
+
+
+def _unprepared(
+    version: ModelVersion, session: Session, measured: Measured | None, narrow: RunOptions, cores: int
+) -> Loaded:
+    """A second session costs as much as the first: only whoever asks for it gets one."""
+    plan = _plan(version, measured, cores, session.signature)
+    if version.config.session.wide != "always" or not plan.wide_cores:
+        return Loaded(session, None, replace(plan, wide_cores=0))
+    return Loaded(session, Session(version.path, replace(narrow, intra_op_threads=cores)), plan)
 
 
 def _open(
