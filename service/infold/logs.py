@@ -93,10 +93,11 @@ class AccessLog:
             return
         start = size = 0
         for index, line in enumerate(lines):
-            if size + len(line) > ATOMIC_BYTES and index > start:
+            length = len(line) if line.isascii() else len(line.encode())
+            if size + length > ATOMIC_BYTES and index > start:
                 _send(handler.stream, lines[start:index])
                 start, size = index, 0
-            size += len(line)
+            size += length
         _send(handler.stream, lines[start:])
 
 

@@ -9,7 +9,7 @@ from infold.serving.plan import Measured, Plan, choose
 
 TINY = Measured({1: 5e-6, 8: 6e-6, 32: 9e-6, 64: 13e-6})
 CONVOLUTIONS = Measured({1: 5.8e-3, 2: 11.8e-3, 4: 24e-3, 8: 54e-3}, wide_s=3.1e-3)
-DENSE = Measured({1: 2e-3, 2: 2.2e-3, 4: 2.6e-3, 8: 3.4e-3}, wide_s=1.9e-3)
+DENSE = Measured({1: 2e-3, 2: 2.2e-3, 4: 2.6e-3, 8: 3.4e-3}, wide_s=1.95e-3)
 
 
 def plan(
@@ -43,6 +43,8 @@ def test_joining_is_as_large_as_it_pays() -> None:
     assert plan(hardly_better).join_rows == 1
     long_ones = Measured({1: 10e-3, 2: 12e-3, 4: 18e-3, 8: 35e-3})
     assert plan(long_ones).join_rows == 4
+    too_long_to_measure = Measured({1: 0.5})
+    assert plan(too_long_to_measure).join_rows == 1
     assert plan(DENSE, joinable=False).join_rows == 1
     assert plan(DENSE, batching=Batching(join="never")).join_rows == 1
     assert plan(CONVOLUTIONS, batching=Batching(join="always")).join_rows == 64

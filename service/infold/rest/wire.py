@@ -172,6 +172,8 @@ class Endpoint:
         """Answer, and return status and length of the body; 499 where nobody was left to answer."""
         try:
             reply = await self._answer(model, version, scope, receive)
+        except (ClientGone, AbandonedError):
+            return 499, 0
         except InfoldError as failure:
             status = status_of(failure)
             if status >= 500 and status not in (503, 504):
@@ -181,8 +183,6 @@ class Endpoint:
             if isinstance(failure, BodyTooLargeError | BodyTimeoutError):
                 headers.append((b"connection", b"close"))  # the rest of the body is not read
             return status, await respond(send, status, (body,), headers=headers)
-        except (ClientGone, AbandonedError):
-            return 499, 0
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
 
 

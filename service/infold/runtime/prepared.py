@@ -28,11 +28,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from infold.errors import SessionError
 from infold.runtime.options import RunOptions
 from infold.runtime.ort import onnxruntime
 from infold.runtime.session import Session
-from infold.tensors import Tensors
+from infold.tensors import Array, Tensors
 
 __all__ = ["Cache", "Prepared"]
 
@@ -92,14 +94,24 @@ class Cache:
     def key(self, model: Path, options: RunOptions) -> str:
         """Everything an entry depends on, as one name of 64 characters.
 
-        Files beside the model, where its weights may lie, count by name, size and time.
+        Files beside the model and in folders there, where its weights may lie, count by
+        name, size and time.
+
+        Raises:
+            SessionError: The model cannot be read.
         """
+        try:
+            return self._key(model, options)
+        except OSError as failure:
+            raise SessionError(str(model), failure.strerror or str(failure)) from failure
+
+    def _key(self, model: Path, options: RunOptions) -> str:
         digest = hashlib.sha256()
         with model.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
         beside = sorted(
-            (each.name, each.stat().st_size, each.stat().st_mtime_ns)
-            for each in model.parent.iterdir()
+            (str(each.relative_to(model.parent)), each.stat().st_size, each.stat().st_mtime_ns)
+            for each in model.parent.rglob("*")
             if each.is_file() and each != model and each.suffix not in OWN_FILES
         )
         about = (
@@ -122,49 +134,47 @@ class Cache:
             facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
             # Weights are mapped: reading beyond the end of a cut file would kill the process.
             sizes = {name: (entry / name).stat().st_size for name in facts["sizes"]}
-            if sizes != facts["sizes"]:
+            if sizes != facts["sizes"] or GRAPH not in sizes:
                 raise ValueError("a file has another size")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as damaged:
-            log.warning("cache entry dropped", extra={"entry": str(entry), "reason": str(damaged)})
-            shutil.rmtree(entry, ignore_errors=True)
+            self.drop(key, str(damaged))
             return None
         with contextlib.suppress(OSError):
             os.utime(entry)
         return Prepared(model, entry / GRAPH, facts)
+
+    def drop(self, key: str, reason: str) -> None:
+        """Take an entry away that is of no use."""
+        if self.folder is not None:
+            log.warning("cache entry dropped", extra={"entry": str(self.folder / key), "reason": reason})
+            shutil.rmtree(self.folder / key, ignore_errors=True)
 
     def make(self, key: str, model: Path, options: RunOptions, sample: Tensors) -> Prepared | None:
         """Optimize a model once and keep the outcome, or None where that does not work here.
 
         The outcome is kept only if it gives the very bits on `sample` that the
         optimized session itself gives. No facts are kept yet: see `learn`.
-
-        Raises:
-            SessionError: onnxruntime refuses the model itself, or cannot run it on the sample.
         """
         if self.folder is None:
             return None
-        entry = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        entry: Path | None = None
         try:
-            optimized = Session(model, replace(options, write_to=entry / GRAPH, weights_name=WEIGHTS))
-            wanted = optimized.run(sample)
-            del optimized
-            try:
-                given = Prepared(model, entry / GRAPH).open(options).run(sample)
-            except SessionError as failure:
-                log.info("graph not kept", extra={"model": str(model), "reason": failure.detail})
-                return None
-            if any(given[name].tobytes() != wanted[name].tobytes() for name in wanted):
-                log.info("graph not kept", extra={"model": str(model), "reason": "other results"})
-                return None
-            self._publish(entry, key, {})
-        except OSError as failure:
-            log.info("graph not kept", extra={"model": str(model), "reason": str(failure)})
-            return None
+            entry = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+            reason = _written(entry, model, options, sample)
+            if not reason:
+                self._publish(entry, key, {})
+        except (OSError, SessionError) as failure:  # a disk that is full is either
+            reason = str(failure)
         finally:
-            shutil.rmtree(entry, ignore_errors=True)
-        self._forget_unused()
+            if entry is not None:
+                shutil.rmtree(entry, ignore_errors=True)
+        if reason:
+            log.info("graph not kept", extra={"model": str(model), "reason": reason})
+            return None
+        with contextlib.suppress(OSError):
+            self._forget_unused()
         return self.find(key, model)
 
     def learn(self, key: str, facts: Mapping[str, Any]) -> None:
@@ -206,10 +216,31 @@ class Cache:
     def _forget_unused(self) -> None:
         assert self.folder is not None
         oldest = time.time() - UNUSED_S
-        for entry in self.folder.iterdir():
+        for name in os.listdir(self.folder):
+            entry = self.folder / name
             with contextlib.suppress(OSError):
                 if entry.stat().st_mtime < oldest:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _written(entry: Path, model: Path, options: RunOptions, sample: Tensors) -> str:
+    """Write the optimized graph into a folder, and say why it is of no use; empty if it is.
+
+    Raises:
+        SessionError: onnxruntime cannot write it, read it again or run it.
+    """
+    optimized = Session(model, replace(options, write_to=entry / GRAPH, weights_name=WEIGHTS))
+    wanted = optimized.run(sample)
+    del optimized
+    given = Prepared(model, entry / GRAPH).open(options).run(sample)
+    return "" if all(_same(given[name], wanted[name]) for name in wanted) else "other results"
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Equal bit by bit, strings by what they say."""
+    if one.dtype == np.object_:
+        return one.shape == other.shape and one.tolist() == other.tolist()
+    return one.tobytes() == other.tobytes()
 
 
 def _write_facts(entry: Path, facts: Mapping[str, Any]) -> None:

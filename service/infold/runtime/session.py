@@ -111,7 +111,7 @@ class Session:
                 disabled_optimizers=list(options.disabled_optimizers) or None,
             )
         except Exception as failure:
-            raise _translated(self.path, failure) from failure
+            raise _translated(self.path, failure, path) from failure
         if self._native.get_providers()[:1] != [provider]:
             raise DeviceError(str(options.placement.device), f"onnxruntime loaded {path} on the CPU instead")
         self.signature = Signature(
@@ -194,8 +194,11 @@ def _spec(path: Path, value: Any) -> TensorSpec:
     return TensorSpec(value.name, DTYPES[value.type], shape)
 
 
-def _translated(path: Path, failure: Exception) -> SessionError:
+def _translated(path: Path, failure: Exception, loaded: Path | None = None) -> SessionError:
+    """Our error for onnxruntime's, of a file that it may know by another path."""
     detail = " ".join(str(failure).split()) or type(failure).__name__
+    if loaded is not None:
+        detail = detail.replace(str(loaded), str(path))
     detail = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", detail)[:500]
     if NO_KERNEL.search(detail) or type(failure).__name__ == "NotImplemented":
         return NoKernelError(str(path), detail)

@@ -7,6 +7,7 @@ of that is kept in the cache, and the next load only opens files.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["Loaded", "load", "varies"]
 
 log = logging.getLogger(__name__)
 
+QUIET = 0.9  # of the time a run of one thread must have had a core
 MEASURE_S, WIDE_S = 1.0, 0.3  # for all numbers of rows together, and for the wide session
 
 
@@ -69,20 +71,33 @@ def load(version: ModelVersion, placement: Placement, cores: int, cache: Cache) 
     key = cache.key(version.path, narrow)
     with cache.alone(key):
         prepared = cache.find(key, version.path)
-        if prepared is None:
-            session = Session(version.path, narrow)
-            row = one_row(version.path, session.signature)
+        if prepared is not None:
             try:
-                session.run(row)
-            except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
-                log.info("not measured", extra=_named(version) | {"reason": failure.detail})
-                return Loaded(session, None, _plan(version, None, cores, session.signature))
-            prepared = cache.make(key, version.path, narrow, row)
-            if prepared is None:
-                measured = Measured(_rows(session, row, version))
-                return Loaded(session, None, _plan(version, measured, cores, session.signature))
-            del session
+                return _open(version, prepared, key, narrow, cores, cache)
+            except SessionError as failure:  # damaged, though of the right size
+                cache.drop(key, failure.detail)
+        session = Session(version.path, narrow)
+        row = one_row(version.path, session.signature)
+        try:
+            session.run(row)
+        except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
+            log.info("not measured", extra=_named(version) | {"reason": failure.detail})
+            return _unprepared(version, session, None, narrow, cores)
+        prepared = cache.make(key, version.path, narrow, row)
+        if prepared is None:
+            return _unprepared(version, session, Measured(_rows(session, row, version)), narrow, cores)
+        del session
         return _open(version, prepared, key, narrow, cores, cache)
+
+
+def _unprepared(
+    version: ModelVersion, session: Session, measured: Measured | None, narrow: RunOptions, cores: int
+) -> Loaded:
+    """A second session costs as much as the first: only whoever asks for it gets one."""
+    plan = _plan(version, measured, cores, session.signature)
+    if version.config.session.wide != "always" or not plan.wide_cores:
+        return Loaded(session, None, replace(plan, wide_cores=0))
+    return Loaded(session, Session(version.path, replace(narrow, intra_op_threads=cores)), plan)
 
 
 def _open(
@@ -97,7 +112,10 @@ def _open(
     measured = _measured(version, prepared, narrow, wide) if known is None else _from_facts(known)
     if known is None:
         give_back()
-        cache.learn(key, {**prepared.facts, name: _facts(measured)})
+        if measured.is_quiet:
+            cache.learn(key, {**prepared.facts, name: _facts(measured)})
+        else:
+            log.warning("measured on a busy machine, and so again at the next load", extra=_named(version))
     plan = _plan(version, measured, cores, signature)
     return Loaded(prepared.open(narrow), prepared.open(wide) if plan.wide_cores else None, plan)
 
@@ -106,9 +124,12 @@ def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, wid
     """By sessions of their own, whose memory of large runs goes with them."""
     session = prepared.open(narrow)
     row = one_row(version.path, session.signature)
+    began, worked = time.perf_counter(), time.process_time()
+    rows = _rows(session, row, version)
+    is_quiet = time.process_time() - worked >= QUIET * (time.perf_counter() - began)
     if wide.intra_op_threads <= narrow.intra_op_threads:
-        return Measured(_rows(session, row, version))
-    return Measured(_rows(session, row, version), time_run(prepared.open(wide), row, WIDE_S))
+        return Measured(rows, None, is_quiet)
+    return Measured(rows, time_run(prepared.open(wide), row, WIDE_S), is_quiet)
 
 
 def varies(signature: Signature) -> bool:

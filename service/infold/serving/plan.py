@@ -20,7 +20,7 @@ INLINE_S = 150e-6
 WORTH_JOINING, NEAR_BEST = 0.85, 1.05
 SHORT_S = 5e-3
 # A second session must save more than this, of runs long enough to be shared out.
-WORTH_WIDENING, LEAST_WIDE_S = 0.8, 500e-6
+WORTH_WIDENING, LEAST_WIDE_S = 0.95, 500e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,12 @@ class Measured:
     Attributes:
         narrow_s: On `Plan.cores` cores, by rows; holds 1.
         wide_s: Of one row on all cores; None where that was not measured.
+        is_quiet: Nothing else wanted the core meanwhile.
     """
 
     narrow_s: Mapping[int, float]
     wide_s: float | None = None
+    is_quiet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _wide(measured: Measured | None, cores: int, threads: int, session: SessionC
 def _join(measured: Measured | None, batching: Batching) -> int:
     if batching.join == "never":
         return 1
-    if batching.join == "always" or measured is None or len(measured.narrow_s) < 2:
+    if batching.join == "always" or measured is None:
         return batching.max_rows
     by_row = {rows: seconds / rows for rows, seconds in measured.narrow_s.items()}
     best = min(by_row.values())
