@@ -43,6 +43,7 @@ class Watched:
 
         monkeypatch.setattr(loading, "time_rows", counted_rows)
         monkeypatch.setattr(loading, "MEASURE_S", 0.05)
+        monkeypatch.setattr(loading, "QUIET", 0.0)  # other tests run meanwhile
         monkeypatch.setattr(Cache, "make", counted_make)
 
     def load(self, proto: onnx.ModelProto | None = None, cores: int = 2, **config: Any) -> Loaded:
@@ -68,6 +69,16 @@ def test_a_second_load_makes_and_measures_nothing(watched: Watched) -> None:
     assert (watched.made, watched.measured) == (1, 1)
     x = {"x": normal(2, 2, 6, 6)}
     assert (first.session.run(x)["y"] == watched.load().session.run(x)["y"]).all()
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves for now; the optimized graph is kept."""
+    monkeypatch.setattr(loading, "QUIET", 2.0)  # no thread can have two cores
+    watched.load(conv_norm())
+    watched.load()
+    assert (watched.made, watched.measured) == (1, 2)
 
 
 def test_what_model_toml_says_needs_no_new_preparation(watched: Watched) -> None:
