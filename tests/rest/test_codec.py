@@ -169,3 +169,30 @@ def test_a_value_nested_deeper_than_can_be_shown() -> None:
     """It is refused as any other that is no number."""
     with pytest.raises(InvalidInputError, match=r"data\[0\]: what is nested so deep is no FP32"):
         decode_array(b"[" + b'{"a":' * 500 + b"1" + b"}" * 500 + b"]", np.dtype(np.float32), "data")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[1, [2]], [3, 4]]",
+        "[[[1], 2], [3, 4]]",
+        "[[[1], [2]], [[3], [4, [5]]], [[6], []]]",
+        "[[1, 2, 3], [4], [5, 6]]",
+        str([[1] * 8, [2] * 9, [3] * 7]),
+        "[[1], [2, 3, 4], [5, 6]]",
+        "[[[1, 2]], [[3], [4]]]",
+        "[[1, 2], [3, 4], [[], []]]",
+        '[[1], {"a": [1]}]',
+        "[1, [2], 3]",
+        "[[], [], [[]]]",
+    ],
+)
+def test_a_long_array_with_rows_that_differ_is_refused_as_a_short_one(text: str) -> None:
+    """Also where the number of its values, or of its brackets, would be right."""
+    raw = text.replace(",", "," + " " * 2100).encode()
+    for dtype in (np.dtype(np.float32), np.dtype(np.int64)):
+        with pytest.raises(InvalidInputError) as long:
+            decode_array(raw, dtype, "data")
+        with pytest.raises(InvalidInputError) as short:
+            decode_array(text.encode(), dtype, "data")
+        assert str(long.value) == str(short.value)

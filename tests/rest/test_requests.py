@@ -401,3 +401,37 @@ def test_a_predict_request_that_makes_no_sense_is_refused(body: bytes, datatype:
     """As the caller's mistake, never as ours."""
     wanted = signature(TensorSpec("x", DTYPES[datatype], ("n", 2)))
     assert len(predict_outcome(body, wanted)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["parameters", "twice", "more"])
+def test_an_array_that_nobody_reads_is_looked_at_all_the_same(where: str) -> None:
+    """A body is JSON as a whole or not at all."""
+    bad = "[" + "1,," * 5000 + "1]"
+    good = str([1] * 5000)
+    data = f'"data":{bad},"data":{good}' if where == "twice" else f'"data":{good}'
+    entry = f'{{"name":"x","shape":[1,5000],"datatype":"FP32",{data}}}'
+    more = f',"{where}":{{"data":{bad}}}' if where != "twice" else ""
+    body = f'{{"inputs":[{entry}]{more}}}'.encode()
+    with pytest.raises(RequestError, match="not valid JSON"):
+        decode_infer(body, None, one("FP32", "n", 5000))
+    assert decode_infer(body.replace(b"1,,", b"1, "), None, one("FP32", "n", 5000)).tensors["x"].sum() == 5000
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [
+        *(("INT8", each) for each in (-129, 128)),
+        *(("INT16", each) for each in (-(2**15) - 1, 2**15)),
+        *(("INT32", each) for each in (-(2**31) - 1, 2**31)),
+        *(("INT64", each) for each in (-(2**63) - 1, 2**63)),
+        *((f"UINT{bits}", each) for bits in (8, 16, 32, 64) for each in (-1, 2**bits)),
+        ("FP16", 65520.0),
+        ("FP32", 1e39),
+    ],
+)
+def test_a_number_that_does_not_fit_is_never_another_one(datatype: str, value: float) -> None:
+    """In the plainest of requests, too."""
+    for data in ([value, 1], [1, value]):
+        entry = {"name": "x", "shape": [1, 2], "datatype": datatype, "data": data}
+        with pytest.raises(InvalidInputError, match=f"does not fit {datatype}|is no {datatype}"):
+            decode_infer(json.dumps({"inputs": [entry]}).encode(), None, one(datatype, "n", 2))

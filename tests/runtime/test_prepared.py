@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -278,3 +279,28 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """As one that onnxruntime refuses."""
     with pytest.raises(SessionError, match="model.onnx: No such file"):
         Cache(tmp_path / "cache").key(tmp_path / "model.onnx", OPTIONS)
+
+
+def test_a_graph_with_other_results_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits are compared; here with those of another model."""
+    path = saved(tmp_path / "m")
+    other = saved(tmp_path / "n", conv_norm(16, bias=False))
+    monkeypatch.setattr(Prepared, "open", lambda entry, options: Session(other, options))
+    cache = Cache(tmp_path / "cache")
+    key = cache.key(path, OPTIONS)
+    assert cache.make(key, path, OPTIONS, IMAGE) is None
+    assert cache.find(key, path) is None
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_an_entry_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """And by nobody afterwards."""
+    cache = Cache(tmp_path / "cache")
+    assert cache.folder is not None
+    with cache.alone("key"), (cache.folder / ".key.lock").open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with cache.alone("another"):
+            pass
+    with (cache.folder / ".key.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -513,3 +513,54 @@ async def test_an_idle_crowd_of_models_shares_the_cores() -> None:
             assert answers == [[2 * count, 2 * n + 200] for n in range(len(tasks))]
         await asyncio.gather(*(each.close() for each in subjects))
     runners.close()
+
+
+async def test_who_leaves_a_run_takes_nothing_from_those_who_stay(runners: Runners[Any]) -> None:
+    """The run goes on, and they have their answers."""
+    model = FakeModel()
+    model.gate.clear()
+    subject = batcher(runners, model)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    tasks = [asyncio.create_task(subject.answer(row(value))) for value in (2, 3, 4)]
+    await settle()
+    second = threading.Event()
+    model.gate, first = second, model.gate
+    first.set()
+    await busy
+    await begun(subject)
+    tasks[0].cancel()
+    await settle()
+    second.set()
+    assert [(await task).tolist() for task in tasks[1:]] == [[6], [8]]
+    assert model.batches == [1, 3]
+    stop = model.stops[1]
+    assert stop is not None and not stop.native.terminate
+    await subject.close()
+
+
+async def test_cores_that_become_free_together_are_used_together() -> None:
+    """Whoever ends a run on all cores wakes the others for what came meanwhile."""
+    runners: Runners[Any] = Runners(2)
+    together = threading.Barrier(2, timeout=5)
+
+    class Meeting(FakeModel):
+        def __call__(
+            self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None
+        ) -> dict[str, Array]:
+            together.wait()
+            return super().__call__(tensors, outputs, stop)
+
+    wide = FakeModel()
+    wide.gate.clear()
+    subject = batcher(runners, Meeting(), Plan(1, 2, wide_cores=2), wide)
+    first = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    rest = [asyncio.create_task(subject.answer(row(value))) for value in (2, 3)]
+    await settle()
+    wide.gate.set()
+    assert [(await task).tolist() for task in (first, *rest)] == [[2], [4], [6]]
+    await subject.close()
+    runners.close()
