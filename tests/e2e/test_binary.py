@@ -106,7 +106,8 @@ def test_a_request_that_is_nothing_but_its_tensor(server: Server) -> None:
     """Rows follow from its length; the answer is bytes behind their header."""
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
     with httpx.Client(base_url=server.url) as client:
-        for fields in ({LENGTH: "0"}, OCTETS):
+        typed = {"content-type": "Application/Octet-Stream; x=y"}
+        for fields in ({LENGTH: "0"}, OCTETS, typed):
             answer = client.post("/v2/models/double/infer", content=rows.tobytes(), headers=fields)
             header, tensors = parted(answer)
             assert header["outputs"][0]["shape"] == [3, 4]

@@ -151,7 +151,8 @@ class Service:
 
 # JSON of this length is read in the time it takes to wake another thread.
 CHEAP_BYTES = 2**14
-OCTETS = b"application/octet-stream"
+OCTETS_TYPE = "application/octet-stream"
+OCTETS = OCTETS_TYPE.encode()
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+))?:predict")
@@ -165,7 +166,8 @@ def _json_bytes(scope: Scope) -> int | None:
     """
     text = header(scope, b"inference-header-content-length")
     if text is None:
-        return 0 if header(scope, b"content-type") == OCTETS.decode() else None
+        kind = header(scope, b"content-type")
+        return 0 if kind is not None and kind.partition(";")[0].strip().lower() == OCTETS_TYPE else None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise MalformedBodyError(f"{v2.HEADER_LENGTH}: '{text}' is no number of bytes")
     return int(text)
