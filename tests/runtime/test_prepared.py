@@ -155,16 +155,17 @@ def test_the_key_tells_what_the_outcome_depends_on(tmp_path: Path) -> None:
     assert cache.key(path, OPTIONS) != key
 
 
-@pytest.mark.parametrize("place", ["model.data", "weights/model.data"])
+@pytest.mark.parametrize("place", ["model.data", "weights/model.data", f"weights/{'long' * 50}.data"])
 def test_weights_beside_the_model_count(tmp_path: Path, place: str) -> None:
     """The graph's own bytes say nothing of them."""
-    path = saved(tmp_path / "m")
-    cache = Cache(tmp_path / "cache")
+    path = tmp_path / "m" / "model.onnx"
     weights = path.parent / place
-    weights.parent.mkdir(exist_ok=True)
-    weights.write_bytes(b"one")
+    weights.parent.mkdir(parents=True)
+    proto = conv_norm(16)
+    onnx.save(proto, str(path), save_as_external_data=True, location=place, size_threshold=0)
+    cache = Cache(tmp_path / "cache")
     key = cache.key(path, OPTIONS)
-    weights.write_bytes(b"other")
+    weights.write_bytes(weights.read_bytes() + b"more")
     assert cache.key(path, OPTIONS) != key
 
 
@@ -304,3 +305,20 @@ def test_an_entry_is_held_by_one_at_a_time(tmp_path: Path) -> None:
             pass
     with (cache.folder / ".key.lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_files_that_are_no_part_of_the_model_do_not_count(tmp_path: Path) -> None:
+    """A model may lie in a folder with everything else its owner has."""
+    cache, path = Cache(tmp_path / "cache"), saved(tmp_path / "m")
+    before = cache.key(path, OPTIONS)
+    (path.parent / "notes").mkdir()
+    (path.parent / "notes" / "diary.bin").write_bytes(b"x")
+    (path.parent / "model.onnx.data").write_bytes(b"x")
+    assert cache.key(path, OPTIONS) == before
+
+
+def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
+    """One line that names it."""
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(SessionError, match="model.onnx: an empty file"):
+        Cache(tmp_path / "cache").key(tmp_path / "model.onnx", OPTIONS)

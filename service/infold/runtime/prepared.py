@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import mmap
 import os
 import platform
 import shutil
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of an entry; raise it whenever what is kept changes its meaning
 GRAPH, WEIGHTS, FACTS = "model.onnx", "weights.bin", "facts.json"
-OWN_FILES = (".toml", ".json", ".npz", ".html")  # beside a model, and no part of it
+# An entry of external data as protobuf writes it, up to the length of its value.
+LOCATION = b"\x0a\x08location\x12"
 UNUSED_S = 30 * 24 * 3600.0
 
 
@@ -94,8 +96,7 @@ class Cache:
     def key(self, model: Path, options: RunOptions) -> str:
         """Everything an entry depends on, as one name of 64 characters.
 
-        Files beside the model and in folders there, where its weights may lie, count by
-        name, size and time.
+        Files that hold weights of the model count by name, size and time.
 
         Raises:
             SessionError: The model cannot be read.
@@ -104,16 +105,17 @@ class Cache:
             return self._key(model, options)
         except OSError as failure:
             raise SessionError(str(model), failure.strerror or str(failure)) from failure
+        except ValueError as empty:  # which cannot be mapped
+            raise SessionError(str(model), "an empty file") from empty
 
     def _key(self, model: Path, options: RunOptions) -> str:
         digest = hashlib.sha256()
-        with model.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-        beside = sorted(
-            (str(each.relative_to(model.parent)), each.stat().st_size, each.stat().st_mtime_ns)
-            for each in model.parent.rglob("*")
-            if each.is_file() and each != model and each.suffix not in OWN_FILES
-        )
+        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest.update(content)
+            weights = [model.parent / name for name in sorted(_weight_files(content))]
+        beside = [
+            (str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in weights if each.exists()
+        ]
         about = (
             FORMAT,
             onnxruntime().__version__,
@@ -221,6 +223,33 @@ class Cache:
             with contextlib.suppress(OSError):
                 if entry.stat().st_mtime < oldest:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _weight_files(content: mmap.mmap) -> set[str]:
+    """Names that a model gives of files with weights, as they stand in its bytes.
+
+    Source: ONNX, TensorProto.external_data: entries of a key, `location`, and a value.
+    """
+    found: set[str] = set()
+    at = content.find(LOCATION)
+    while at >= 0:
+        start = at + len(LOCATION)
+        head = content[start : start + 2]
+        length, start = head[0] if head else 0, start + 1
+        if length >= 0x80 and len(head) == 2:  # a length of two bytes; no file's name has more
+            length, start = (length & 0x7F) | head[1] << 7, start + 1
+        found.add(content[start : start + length].decode("utf-8", "replace"))
+        at = content.find(LOCATION, start)
+    return found
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """A file by name, size and time; as empty where it is not there, which is for onnxruntime to say."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return str(path), 0, 0
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def _written(entry: Path, model: Path, options: RunOptions, sample: Tensors) -> str:
