@@ -71,6 +71,7 @@ networks: .venv-frameworks/.ready ## Fold whole networks of Keras and PyTorch, a
 bench-serving: $(VENV)/.dev ## Compare with other model servers; prints tables (hours; needs a C compiler).
 	$(BIN)/python benchmarks/serving/peers.py
 	$(BIN)/python benchmarks/serving/run.py
+	$(BIN)/python benchmarks/serving/cold.py
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py

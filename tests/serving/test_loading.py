@@ -71,13 +71,14 @@ def test_a_second_load_makes_and_measures_nothing(watched: Watched) -> None:
     assert (first.session.run(x)["y"] == watched.load().session.run(x)["y"]).all()
 
 
-def test_what_was_measured_on_a_busy_machine_is_measured_again(
+def test_what_was_measured_on_a_busy_machine_is_measured_once_more(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It serves for now; the optimized graph is kept."""
+    """It serves for now, and the least of both times counts."""
     monkeypatch.setattr(loading, "QUIET", 2.0)  # no thread can have two cores
     watched.load(conv_norm())
-    watched.load()
+    for _ in range(3):
+        watched.load()
     assert (watched.made, watched.measured) == (1, 2)
 
 

@@ -71,3 +71,13 @@ def test_what_the_owner_says_is_kept(threads: int, runs: int) -> None:
 def test_a_model_that_could_not_be_measured_is_run_with_care() -> None:
     """Joined and widened, never on the event loop."""
     assert plan(None) == Plan(1, 2, wide_cores=2, join_rows=64, inline_rows=0)
+
+
+def test_of_two_measurements_the_least_counts() -> None:
+    """A busy machine makes runs longer, never shorter."""
+    busy = Measured({1: 9.0, 2: 4.0}, wide_s=5.0, is_quiet=False)
+    assert not busy.is_settled
+    both = Measured({1: 3.0, 2: 6.0, 4: 7.0}, wide_s=None, is_quiet=False).joined(busy)
+    assert both == Measured({1: 3.0, 2: 4.0, 4: 7.0}, wide_s=5.0, is_quiet=False, times=2)
+    assert both.is_settled
+    assert Measured({1: 1.0}).joined(None).is_settled

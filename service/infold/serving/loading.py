@@ -108,14 +108,11 @@ def _open(
         narrow = replace(narrow, keeps_memory=False)
     wide = replace(narrow, intra_op_threads=cores)
     name = f"seconds on {narrow.intra_op_threads} of {cores} cores"
-    known = prepared.facts.get(name)
-    measured = _measured(version, prepared, narrow, wide) if known is None else _from_facts(known)
-    if known is None:
+    measured = _from_facts(prepared.facts.get(name))
+    if measured is None or not measured.is_settled:
+        measured = _measured(version, prepared, narrow, wide).joined(measured)
         give_back()
-        if measured.is_quiet:
-            cache.learn(key, {**prepared.facts, name: _facts(measured)})
-        else:
-            log.warning("measured on a busy machine, and so again at the next load", extra=_named(version))
+        cache.learn(key, {**prepared.facts, name: _facts(measured)})
     plan = _plan(version, measured, cores, signature)
     return Loaded(prepared.open(narrow), prepared.open(wide) if plan.wide_cores else None, plan)
 
@@ -127,9 +124,10 @@ def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, wid
     began, worked = time.perf_counter(), time.process_time()
     rows = _rows(session, row, version)
     is_quiet = time.process_time() - worked >= QUIET * (time.perf_counter() - began)
-    if wide.intra_op_threads <= narrow.intra_op_threads:
-        return Measured(rows, None, is_quiet)
-    return Measured(rows, time_run(prepared.open(wide), row, WIDE_S), is_quiet)
+    wide_s = None
+    if wide.intra_op_threads > narrow.intra_op_threads:
+        wide_s = time_run(prepared.open(wide), row, WIDE_S)
+    return Measured(rows, wide_s, is_quiet)
 
 
 def varies(signature: Signature) -> bool:
@@ -173,11 +171,19 @@ def _plan(version: ModelVersion, measured: Measured | None, cores: int, signatur
 
 
 def _facts(measured: Measured) -> dict[str, Any]:
-    return {"narrow": {str(rows): s for rows, s in measured.narrow_s.items()}, "wide": measured.wide_s}
+    return {
+        "narrow": {str(rows): seconds for rows, seconds in measured.narrow_s.items()},
+        "wide": measured.wide_s,
+        "is_quiet": measured.is_quiet,
+        "times": measured.times,
+    }
 
 
-def _from_facts(facts: Mapping[str, Any]) -> Measured:
-    return Measured({int(rows): s for rows, s in facts["narrow"].items()}, facts["wide"])
+def _from_facts(facts: Mapping[str, Any] | None) -> Measured | None:
+    if facts is None:
+        return None
+    narrow = {int(rows): seconds for rows, seconds in facts["narrow"].items()}
+    return Measured(narrow, facts["wide"], facts["is_quiet"], facts["times"])
 
 
 def _named(version: ModelVersion) -> dict[str, Any]:

@@ -19,7 +19,9 @@ INLINE_S = 150e-6
 # Joining must win more than this per row: it makes the first of a batch wait for the last.
 WORTH_JOINING, NEAR_BEST = 0.85, 1.05
 SHORT_S = 5e-3
-# A second session must save more than this, of runs long enough to be shared out.
+# Loads at which a model is measured, where the machine was busy at the first.
+ENOUGH_TIMES = 2
+# A second session must save this at least, of runs long enough to be shared out. It costs little memory.
 WORTH_WIDENING, LEAST_WIDE_S = 0.95, 500e-6
 
 
@@ -31,11 +33,32 @@ class Measured:
         narrow_s: On `Plan.cores` cores, by rows; holds 1.
         wide_s: Of one row on all cores; None where that was not measured.
         is_quiet: Nothing else wanted the core meanwhile.
+        times: It was measured, at as many loads.
     """
 
     narrow_s: Mapping[int, float]
     wide_s: float | None = None
     is_quiet: bool = True
+    times: int = 1
+
+    @property
+    def is_settled(self) -> bool:
+        """The next load need not measure again."""
+        return self.is_quiet or self.times >= ENOUGH_TIMES
+
+    def joined(self, earlier: Measured | None) -> Measured:
+        """The least of both: whatever else a machine does can only make a run longer."""
+        if earlier is None:
+            return self
+        rows = {*self.narrow_s, *earlier.narrow_s}
+        both = (self, earlier)
+        wide = [each.wide_s for each in both if each.wide_s is not None]
+        return Measured(
+            {n: min(each.narrow_s[n] for each in both if n in each.narrow_s) for n in sorted(rows)},
+            min(wide, default=None),
+            self.is_quiet,
+            self.times + earlier.times,
+        )
 
 
 @dataclass(frozen=True, slots=True)
