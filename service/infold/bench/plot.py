@@ -13,7 +13,7 @@ from html import escape
 __all__ = ["Axis", "Chart", "Point", "Series", "draw"]
 
 WIDTH, HEIGHT = 760, 470
-LEFT, RIGHT, TOP, BOTTOM = 76, 24, 88, 58
+LEFT, RIGHT, TOP, BOTTOM = 76, 40, 88, 58
 COLOURS = 6
 
 STYLE = """
