@@ -146,7 +146,7 @@ def resnet50_int8(path: Path) -> None:
         quantize_static,
     )
 
-    class Images(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):  # type: ignore[misc]  # its base is untyped
         """A few random images."""
 
         def __init__(self) -> None:

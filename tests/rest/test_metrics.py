@@ -11,7 +11,7 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from infold.rest.counting import LEAST_FAR_FIRST, Histogram, Snapshot, state_of_all, total
-from infold.rest.metrics import SECONDS, Metrics
+from infold.rest.metrics import SECONDS, Metrics, page_of
 from infold.serving import State
 
 observations = st.lists(
@@ -43,8 +43,8 @@ def test_counting_apart_and_summing_is_counting_together(who: list[int]) -> None
     for number, process in enumerate(who):
         for each in (together, apart[process]):
             count(each, number)
-    page = apart[0].page([other.snapshot() for other in apart[1:]])
-    assert samples(page) == pytest.approx(samples(together.page()))
+    page = page_of([each.snapshot() for each in apart])
+    assert samples(page) == pytest.approx(samples(page_of([together.snapshot()])))
 
 
 def test_a_snapshot_survives_json() -> None:
@@ -53,7 +53,7 @@ def test_a_snapshot_survives_json() -> None:
     for number in range(5):
         count(metrics, number)
     copied: Snapshot = json.loads(json.dumps(metrics.snapshot()))
-    assert samples(Metrics().page([copied])) == samples(metrics.page())
+    assert samples(page_of([copied])) == samples(page_of([metrics.snapshot()]))
 
 
 def test_a_successor_goes_on_counting() -> None:
@@ -64,8 +64,13 @@ def test_a_successor_goes_on_counting() -> None:
     first.state_changed("gone", 1, "ready", "")
     second.go_on_from(first.snapshot())
     count(second, 0)
-    assert samples(second.page())['infold_http_requests_total{method="POST",route="/a",status="200"}'] == 4
-    assert "gone" not in second.page().decode()
+    assert (
+        samples(page_of([second.snapshot()]))[
+            'infold_http_requests_total{method="POST",route="/a",status="200"}'
+        ]
+        == 4
+    )
+    assert "gone" not in page_of([second.snapshot()]).decode()
 
 
 @pytest.mark.parametrize(
@@ -82,9 +87,7 @@ def test_the_state_of_several_processes(states: list[str], all_together: str) ->
     """Failed in any, else the one that is least far."""
     assert state_of_all(states) == all_together
     page = samples(
-        Metrics().page(
-            [{"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)]} for s in states]
-        )
+        page_of([{"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)]} for s in states])
     )
     shown = {name for name, value in page.items() if name.startswith("infold_model_state") and value}
     assert shown == {f'infold_model_state{{model="m",state="{all_together}",version="1"}}'}
@@ -98,7 +101,7 @@ def test_every_state_has_its_rank() -> None:
 def test_nothing_summed_is_nothing() -> None:
     """The page has its families all the same."""
     assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": []}
-    assert len(re.findall("^# TYPE", Metrics().page().decode(), re.MULTILINE)) == 11
+    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 11
 
 
 def count(metrics: Metrics, number: int) -> None:

@@ -317,6 +317,17 @@ def test_files_that_are_no_part_of_the_model_do_not_count(tmp_path: Path) -> Non
     assert cache.key(path, OPTIONS) == before
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 126], ids=["no name", "nowhere"])
+def test_a_file_that_cannot_be_there_is_no_reason_to_refuse_the_key(tmp_path: Path, name: str) -> None:
+    """What is wrong with the model, onnxruntime says."""
+    path = tmp_path / "model.onnx"
+    entry = b"\x0a\x08location\x12" + bytes([len(name)]) + name.encode()
+    path.write_bytes(entry)
+    key = Cache(tmp_path / "cache").key(path, OPTIONS)
+    path.write_bytes(entry + b"!")
+    assert Cache(tmp_path / "cache").key(path, OPTIONS) != key
+
+
 def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
     """One line that names it."""
     (tmp_path / "model.onnx").touch()

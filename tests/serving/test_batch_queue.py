@@ -23,7 +23,7 @@ def test_without_a_delay_whatever_waits_leaves_together() -> None:
     for name in "abc":
         queue.offer(ticket(name, at=5.0))
     assert queue.due() == 5.0
-    batch, _ = queue.take(5.0)
+    batch = queue.take(5.0)
     assert names(batch) == ["a", "b", "c"]
     assert queue.due() is None
 
@@ -34,8 +34,8 @@ def test_with_a_delay_the_oldest_decides_when_the_batch_leaves() -> None:
     queue.offer(ticket("a", at=1.0))
     queue.offer(ticket("b", at=1.009))
     assert queue.due() == pytest.approx(1.010)
-    assert queue.take(1.009) == ([], [])
-    assert names(queue.take(1.0101)[0]) == ["a", "b"]
+    assert queue.take(1.009) == []
+    assert names(queue.take(1.0101)) == ["a", "b"]
 
 
 def test_a_full_batch_leaves_at_once_whatever_the_delay() -> None:
@@ -46,7 +46,7 @@ def test_a_full_batch_leaves_at_once_whatever_the_delay() -> None:
     due = queue.due()
     assert due is not None
     assert due <= 2.0
-    assert names(queue.take(2.0)[0]) == ["a", "b"]
+    assert names(queue.take(2.0)) == ["a", "b"]
 
 
 def test_requests_of_different_keys_never_share_a_batch() -> None:
@@ -54,8 +54,8 @@ def test_requests_of_different_keys_never_share_a_batch() -> None:
     queue: BatchQueue[str] = BatchQueue(8, 0.0, 100)
     for name, key in (("a", "x"), ("b", "y"), ("c", "x")):
         queue.offer(ticket(name, key=key))
-    assert names(queue.take(0.0)[0]) == ["a", "c"]
-    assert names(queue.take(0.0)[0]) == ["b"]
+    assert names(queue.take(0.0)) == ["a", "c"]
+    assert names(queue.take(0.0)) == ["b"]
 
 
 def test_a_small_late_request_does_not_overtake_a_large_early_one() -> None:
@@ -63,8 +63,8 @@ def test_a_small_late_request_does_not_overtake_a_large_early_one() -> None:
     queue: BatchQueue[str] = BatchQueue(4, 0.0, 100)
     for name, rows in (("a", 3), ("b", 2), ("c", 1)):
         queue.offer(ticket(name, rows=rows))
-    assert names(queue.take(0.0)[0]) == ["a"]
-    assert names(queue.take(0.0)[0]) == ["b", "c"]
+    assert names(queue.take(0.0)) == ["a"]
+    assert names(queue.take(0.0)) == ["b", "c"]
 
 
 def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
@@ -85,8 +85,8 @@ def test_withdrawn_and_expired_requests_never_run() -> None:
         queue.offer(each)
     assert queue.withdraw(gone)
     assert not queue.withdraw(gone)
-    batch, expired = queue.take(2.0)
-    assert (names(batch), names(expired)) == (["alive"], ["late"])
+    assert names(queue.take(2.0)) == ["alive"]
+    assert not queue.withdraw(late)
     assert (len(queue), queue.rows) == (0, 0)
 
 
@@ -125,8 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
     def pass_time_and_take(self, seconds: float) -> None:
         self.now += seconds
         live = [t for t in self.waiting if t.deadline is None or t.deadline > self.now]
-        batch, expired = self.queue.take(self.now)
-        assert expired == [t for t in self.waiting if t not in live]
+        batch = self.queue.take(self.now)
         self.waiting = [t for t in live if t not in batch]
         if not batch:
             return
@@ -156,5 +155,5 @@ def test_everything_offered_comes_out_once_in_order(sizes: list[int]) -> None:
         queue.offer(ticket(str(index), rows))
     seen: list[str] = []
     while len(queue):
-        seen += names(queue.take(0.0)[0])
+        seen += names(queue.take(0.0))
     assert seen == [str(index) for index in range(len(sizes))]

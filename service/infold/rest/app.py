@@ -98,7 +98,7 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
     _add_problem_handlers(app)
     add_docs_page(app)
     app.edge = Edge(app.behind_the_edge, service.metrics, (infer, predict))
-    app.openapi = _openapi(app, service)  # type: ignore[method-assign]
+    app.openapi = _openapi(app, service)  # type: ignore[method-assign]  # as FastAPI says to
     return app
 
 

@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
             is_first = earlier is None or earlier.response_complete  # and not behind another one
             if is_first and b"transfer-encoding" not in found and not self.parser.should_upgrade():
                 self.long_body = LongBody(self, int(size), _tensors_at(found))
-                self.scope[KEY] = self.long_body  # type: ignore[literal-required]
+                self.scope[KEY] = self.long_body  # type: ignore[literal-required]  # uvicorn types the scope's keys
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -154,10 +154,6 @@ class Metrics:
         }
         return own if self._earlier is NOTHING else total([own, self._earlier])
 
-    def page(self, others: Sequence[Snapshot] = ()) -> bytes:
-        """The text that Prometheus scrapes: this process's numbers and the others', summed."""
-        return page_of([self.snapshot(), *others])
-
 
 def page_of(snapshots: Sequence[Snapshot]) -> bytes:
     """The sum of all snapshots as Prometheus text."""

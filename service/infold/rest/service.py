@@ -119,7 +119,8 @@ class Service:
             def encode(results: dict[str, Array]) -> Reply:
                 return _reply(v2.encode_infer(model, number, request, results))
 
-            is_cheap = json_bytes is not None or len(body) <= CHEAP_BYTES
+            text_bytes = len(body) if json_bytes is None else json_bytes
+            is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
             return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:

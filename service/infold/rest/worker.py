@@ -131,7 +131,7 @@ class WorkerServer(Server):
         self._show_share()
 
     def _protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # typed as any protocol
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol

@@ -82,9 +82,7 @@ def edited(path: Path, changes: Changes, base: ModelConfig | None = None) -> str
             lines = _with(lines, section, key, value)
     after = newline.join([*lines, ""])
     if not _says(after, before, changes):
-        wanted = ", ".join(
-            f"{s}.{key} = {_toml(v)}" for s, keys in changes.items() for key, v in keys.items()
-        )
+        wanted = ", ".join(shown(changes))
         raise ConfigError(str(path), f"is spelled in a way that cannot be edited; set {wanted} by hand")
     parse_config(after, path, base)
     return after

@@ -112,10 +112,7 @@ class Cache:
         digest = hashlib.sha256()
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             digest.update(content)
-            weights = [model.parent / name for name in sorted(_weight_files(content))]
-        beside = [
-            (str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in weights if each.exists()
-        ]
+            beside = [_stamp(model.parent / name) for name in sorted(_weight_files(content))]
         about = (
             FORMAT,
             onnxruntime().__version__,
@@ -166,7 +163,7 @@ class Cache:
             entry = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
             reason = _written(entry, model, options, sample)
             if not reason:
-                self._publish(entry, key, {})
+                self._publish(entry, key)
         except (OSError, SessionError) as failure:  # a disk that is full is either
             reason = str(failure)
         finally:
@@ -208,9 +205,9 @@ class Cache:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def _publish(self, entry: Path, key: str, facts: Mapping[str, Any]) -> None:
+    def _publish(self, entry: Path, key: str) -> None:
         assert self.folder is not None
-        _write_facts(entry, facts)
+        _write_facts(entry, {})
         final = self.folder / key
         shutil.rmtree(final, ignore_errors=True)
         entry.rename(final)

@@ -105,20 +105,19 @@ class BatchQueue(Generic[Payload]):
             return oldest.arrived
         return oldest.arrived + self.max_delay_s
 
-    def take(self, now: float) -> tuple[list[Ticket[Payload]], list[Ticket[Payload]]]:
-        """Cut a batch if one is due.
+    def take(self, now: float) -> list[Ticket[Payload]]:
+        """Cut a batch if one is due; whose deadline has passed leaves the queue without one.
 
         Returns:
             The batch, of one key and at most `max_rows` rows (a single request may
-            exceed that by itself), empty unless due; and the requests whose
-            deadline has passed, which have left the queue too.
+            exceed that by itself); empty unless due.
         """
         expired = [t for t in self._waiting.values() if t.deadline is not None and t.deadline <= now]
         for ticket in expired:
             self.withdraw(ticket)
         due = self.due()
         if due is None or due > now:
-            return [], expired
+            return []
         batch: list[Ticket[Payload]] = []
         rows = 0
         key = next(iter(self._waiting.values())).key
@@ -130,7 +129,7 @@ class BatchQueue(Generic[Payload]):
             batch.append(ticket)
             rows += ticket.rows
             self.withdraw(ticket)
-        return batch, expired
+        return batch
 
     def _forget(self, ticket: Ticket[Payload]) -> None:
         self._rows -= ticket.rows

@@ -89,7 +89,7 @@ class Dispatcher(Generic[Payload]):
             cores = min(lane.cores, self.cores)
             if cores > self._free:
                 return None  # it is its turn: nobody overtakes it
-            tickets, _ = lane.queue.take(now)
+            tickets = lane.queue.take(now)
             if not tickets:
                 continue
             is_wide = bool(lane.wide_cores) and self.is_idle and not any(len(x.queue) for x in self._lanes)

@@ -103,9 +103,12 @@ def _unprepared(
 def _open(
     version: ModelVersion, prepared: Prepared, key: str, narrow: RunOptions, cores: int, cache: Cache
 ) -> Loaded:
-    signature = prepared.open(narrow).signature
-    if varies(signature):  # memory kept for the largest shape that ever came would never be given back
+    session = prepared.open(narrow)
+    if varies(
+        session.signature
+    ):  # memory kept for the largest shape that ever came would never be given back
         narrow = replace(narrow, keeps_memory=False)
+        session = prepared.open(narrow)
     wide = replace(narrow, intra_op_threads=cores)
     name = f"seconds on {narrow.intra_op_threads} of {cores} cores"
     measured = _from_facts(prepared.facts.get(name))
@@ -113,8 +116,8 @@ def _open(
         measured = _measured(version, prepared, narrow, wide).joined(measured)
         give_back()
         cache.learn(key, {**prepared.facts, name: _facts(measured)})
-    plan = _plan(version, measured, cores, signature)
-    return Loaded(prepared.open(narrow), prepared.open(wide) if plan.wide_cores else None, plan)
+    plan = _plan(version, measured, cores, session.signature)
+    return Loaded(session, prepared.open(wide) if plan.wide_cores else None, plan)
 
 
 def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, wide: RunOptions) -> Measured:

@@ -100,11 +100,6 @@ class Runners(Generic[Payload]):
         with self._changed:
             return lane.queue.withdraw(ticket)
 
-    def is_empty(self, lane: Lane[Payload]) -> bool:
-        """Nothing of it waits or runs."""
-        with self._changed:
-            return not len(lane.queue) and not lane.active
-
     def close(self) -> None:
         """End the threads once they have finished what they run; does not wait for them."""
         with self._changed:
