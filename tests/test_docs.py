@@ -34,13 +34,13 @@ def test_every_setting_has_its_row_with_the_true_default() -> None:
 def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
     """The same for what a model's owner may say."""
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", _configuration(), re.MULTILINE))
-    expected = {"versions": ModelConfig().versions}
+    expected: dict[str, object] = {"versions": ModelConfig().versions, "version_labels": {}}
     for section, defaults in (("batching", Batching()), ("session", SessionConfig())):
         for field in dataclasses.fields(defaults):
             expected[f"{section}.{field.name}"] = getattr(defaults, field.name)
     assert sorted(rows) == sorted(expected)
     for key, default in expected.items():
-        shown = {"latest": '"latest"', (): "[]"}.get(default, str(default))
+        shown = {"latest": '"latest"', "()": "[]"}.get(str(default), str(default))
         assert rows[key] == shown, key
 
 

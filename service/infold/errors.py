@@ -23,12 +23,20 @@ InfoldError
 │   └── RuntimeCrashError  ... because the process it ran in died
 └── RequestError           what a caller can get wrong, or meet
     ├── InvalidInputError      the tensors do not fit the model
+    │   ├── UnknownTensorError     ... because one is not the model's
+    │   ├── MissingInputError      ... because one is not there
+    │   ├── DatatypeError          ... because one is of another type
+    │   ├── ShapeError             ... or of another shape
+    │   └── HalfInJsonError        ... or comes as JSON and must not
     ├── MalformedBodyError     the body is no request
     ├── BodyTooLargeError      the body is above the limit
     ├── BodyTimeoutError       the body does not come
     ├── UnsupportedMediaError  a content type or encoding that is not served
     ├── ModelNotFoundError     no such model or version
     ├── ModelNotReadyError     there is one, but it cannot answer now
+    ├── LoadError              a model asked for by name cannot be loaded
+    ├── ModelControlError      models are not loaded by name here
+    ├── NotServedError         a part of the protocol that is left out
     ├── QueueFullError         the model's queue is at its capacity
     ├── DeadlineExceededError  the answer would come, or came, too late
     └── AbandonedError         nobody waits for the answer any more
@@ -36,6 +44,7 @@ InfoldError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 
 __all__ = [
@@ -43,16 +52,22 @@ __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "ConfigError",
+    "DatatypeError",
     "DeadlineExceededError",
     "DeviceError",
     "DisagreementError",
     "FrameworkError",
+    "HalfInJsonError",
     "InfoldError",
     "InvalidInputError",
+    "LoadError",
     "MalformedBodyError",
+    "MissingInputError",
+    "ModelControlError",
     "ModelNotFoundError",
     "ModelNotReadyError",
     "NoKernelError",
+    "NotServedError",
     "NothingToProveError",
     "ProofError",
     "QueueFullError",
@@ -63,8 +78,10 @@ __all__ = [
     "SamplesError",
     "ServerError",
     "SessionError",
+    "ShapeError",
     "SourceError",
     "TargetError",
+    "UnknownTensorError",
     "UnsupportedMediaError",
     "WorkerError",
 ]
@@ -229,6 +246,59 @@ class InvalidInputError(RequestError):
         super().__init__(f"{place}: {detail}")
 
 
+class UnknownTensorError(InvalidInputError):
+    """A request names a tensor that the model does not have.
+
+    Attributes:
+        role: `input` or `output`.
+    """
+
+    def __init__(self, place: str, role: str, name: str, known: Sequence[str]) -> None:
+        self.role = role
+        self.name = name
+        have = ", ".join(f"'{each}'" for each in known)
+        super().__init__(f"{place}.name", f"the model has no {role} '{name}'; it has {have}")
+
+
+class MissingInputError(InvalidInputError):
+    """A request does not give every input of the model."""
+
+    def __init__(self, wanted: Sequence[str], given: Sequence[str]) -> None:
+        self.wanted = wanted
+        self.given = given
+        self.missing = [name for name in wanted if name not in given]
+        super().__init__("inputs", f"'{self.missing[0]}' is missing")
+
+
+class DatatypeError(InvalidInputError):
+    """An input is of another datatype than the model's; both in the wire's words."""
+
+    def __init__(self, place: str, name: str, expected: str, got: str) -> None:
+        self.name = name
+        self.expected = expected
+        self.got = got
+        super().__init__(f"{place}.datatype", f"{got} given, the model takes {expected}")
+
+
+class ShapeError(InvalidInputError):
+    """An input is of another shape than the model's, in which -1 is any length."""
+
+    def __init__(self, place: str, name: str, expected: Sequence[int], got: Sequence[int]) -> None:
+        self.name = name
+        self.expected = expected
+        self.got = got
+        detail = f"shape {list(got)} given, the model takes {list(expected)}"
+        super().__init__(f"{place}.shape", detail)
+
+
+class HalfInJsonError(InvalidInputError):
+    """A tensor of 16-bit floats comes or would go as JSON, where that is not allowed."""
+
+    def __init__(self, place: str, datatype: str, what: str) -> None:
+        detail = f"sending {datatype} data via JSON is not supported. Please use the binary data format for"
+        super().__init__(place, f"{detail} {what}")
+
+
 class MalformedBodyError(RequestError):
     """The body is no request of this protocol."""
 
@@ -266,11 +336,38 @@ class ModelNotFoundError(RequestError):
 class ModelNotReadyError(RequestError):
     """The model is known, but cannot answer at present."""
 
-    def __init__(self, model: str, version: int, state: str) -> None:
+    def __init__(self, model: str, version: int | None, state: str) -> None:
         self.model = model
         self.version = version
         self.state = state
-        super().__init__(f"model '{model}' version {version} is not ready: {state}")
+        what = f"model '{model}'" if version is None else f"model '{model}' version {version}"
+        super().__init__(f"{what} is not ready: {state}")
+
+
+class LoadError(RequestError):
+    """A model that was asked for by name cannot be loaded; what was served before still is."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        self.model = model
+        self.detail = detail
+        super().__init__(f"failed to load '{model}', {detail}")
+
+
+class ModelControlError(RequestError):
+    """Models are not loaded and unloaded by name here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "explicit model load / unload is not allowed; start infold with --model-control explicit"
+        )
+
+
+class NotServedError(RequestError):
+    """A part of the protocol that infold leaves out."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} is not served by infold")
 
 
 class QueueFullError(RequestError):

@@ -6,6 +6,7 @@ setting; a test says so.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -15,7 +16,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from infold.errors import ConfigError
 from infold.runtime.options import Device
 
-__all__ = ["Settings"]
+__all__ = ["ModelControl", "Settings"]
+
+
+class ModelControl(StrEnum):
+    """What decides which models are served."""
+
+    NONE = "none"
+    POLL = "poll"
+    EXPLICIT = "explicit"
 
 
 class Settings(BaseSettings):
@@ -37,7 +46,24 @@ class Settings(BaseSettings):
         str,
         Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."),
     ] = "info"
-    server_name: Annotated[str, Field(description="The name `/v2` answers.")] = "infold"
+    model_control: Annotated[
+        ModelControl,
+        Field(
+            description="`none`: what is on disk at the start; `poll`: follows the disk; `explicit`: by name."
+        ),
+    ] = ModelControl.NONE
+    poll_s: Annotated[float, Field(gt=0, description="Seconds between two looks of `poll`.")] = 15.0
+    load_models: Annotated[
+        tuple[str, ...],
+        Field(description="With `explicit`, names loaded at the start, as a JSON list; `*` is all."),
+    ] = ()
+    server_name: Annotated[
+        str,
+        Field(description="The name `/v2` answers; by default `infold`, with `triton_compat` `triton`."),
+    ] = ""
+    triton_compat: Annotated[
+        bool, Field(description="Answers with Triton's texts and codes where its clients look at them.")
+    ] = False
     max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 64 * 2**20
     body_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds a request's body may take to come before it is 408.")
@@ -48,6 +74,11 @@ class Settings(BaseSettings):
     drain_s: Annotated[
         float, Field(ge=0, description="Seconds that accepted requests are given after SIGTERM.")
     ] = 30.0
+
+    @property
+    def name(self) -> str:
+        """The name `/v2` answers."""
+        return self.server_name or ("triton" if self.triton_compat else "infold")
 
     @property
     def cache_folder(self) -> Path | None:

@@ -6,21 +6,30 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from infold.errors import InvalidInputError
 
-__all__ = ["MODEL_NAME", "Array", "Dim", "Signature", "TensorSpec", "Tensors"]
+__all__ = ["BFLOAT16", "MODEL_NAME", "Array", "Dim", "Signature", "TensorSpec", "Tensors", "kind_of"]
 
 Array = NDArray[np.generic]
 Tensors = Mapping[str, Array]
+
+# numpy has no such type by itself; a byte pair, the upper half of a float32.
+BFLOAT16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
 
 # Names a model may have: one plain path segment, never hidden.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 # A fixed length, a symbol that stands for one length wherever it appears, or None: any length.
 Dim = int | str | None
+
+
+def kind_of(dtype: np.dtype[np.generic]) -> str:
+    """The letter that numpy has for a kind of type: b, i, u, f, or O for strings; bfloat16 is an f."""
+    return "f" if dtype == BFLOAT16 else dtype.kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from infold.errors import InvalidInputError
 from infold.rest import codec
-from infold.rest.codec import DTYPES, decode_array, encode_json, json_ready
+from infold.rest.codec import DTYPES, count_nulls, decode_array, encode_json, json_ready
+from infold.tensors import BFLOAT16
 
 NUMERIC = [name for name in DTYPES if name != "BYTES"]
 
@@ -53,12 +54,40 @@ def test_a_wrong_element_is_refused_by_its_place(text: str, datatype: str, messa
 def test_an_array_survives_the_way_out_and_back(datatype: str, data: st.DataObject) -> None:
     """JSON carries every finite value of every type exactly."""
     dtype = DTYPES[datatype]
+    if dtype == BFLOAT16:
+        pairs = data.draw(hnp.arrays(np.uint16, st.integers(1, 9))).view(BFLOAT16)
+        again = decode_array(encode_json(json_ready(pairs)), dtype, "data")
+        finite = np.where(np.isfinite(pairs), pairs, np.nan).astype(np.float32)
+        np.testing.assert_array_equal(again.astype(np.float32), finite)
+        return
     floats = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
     shapes = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4)
     array = data.draw(hnp.arrays(dtype, shapes, elements=hnp.from_dtype(dtype, **floats)))  # type: ignore[call-overload]
     again = decode_array(encode_json(json_ready(array)), dtype, "data")
     assert again.dtype == dtype
     np.testing.assert_array_equal(again, array)
+
+
+@given(st.floats(-1e38, 1e38), st.integers(-2, 2))
+def test_bfloat16_is_the_nearest_one(near: float, steps: int) -> None:
+    """Rounded once: also next to the middle of two, where rounding by way of float32 goes wrong."""
+    low = np.array([near]).astype(np.float32).view(np.uint32) & 0xFFFF0000
+    both = np.array([low, low + 0x10000], np.uint32).view(np.float32).astype(np.float64).reshape(2)
+    value = both.mean()
+    for _ in range(abs(steps)):
+        value = np.nextafter(value, both[1] if steps > 0 else both[0])
+    got = float(decode_array(b"[%s]" % repr(float(value)).encode(), BFLOAT16, "data")[0])
+    distances = np.abs(both - value)
+    even = both[0] if not int(low[0]) >> 16 & 1 else both[1]
+    assert got == (even if distances[0] == distances[1] else both[distances.argmin()])
+
+
+def test_only_what_json_cannot_say_is_counted() -> None:
+    """A string that says null is none."""
+    floats, words = np.array([1, np.nan, np.inf], np.float32), np.array(["null"], np.object_)
+    text = encode_json([json_ready(floats), json_ready(words)])
+    assert count_nulls(text, [floats, words]) == 2
+    assert count_nulls(encode_json(json_ready(words)), [words]) == 0
 
 
 def test_null_is_nan_for_floats_and_nan_is_null() -> None:

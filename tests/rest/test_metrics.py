@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infold.rest.counting import LEAST_FAR_FIRST, Histogram, Snapshot, state_of_all, total
 from infold.rest.metrics import SECONDS, Metrics, page_of
-from infold.serving import State
+from infold.serving import Spent, State
 
 observations = st.lists(
     st.one_of(st.floats(0, 100, allow_nan=False), st.sampled_from(SECONDS)),  # bounds themselves, too
@@ -87,7 +87,12 @@ def test_the_state_of_several_processes(states: list[str], all_together: str) ->
     """Failed in any, else the one that is least far."""
     assert state_of_all(states) == all_together
     page = samples(
-        page_of([{"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)]} for s in states])
+        page_of(
+            [
+                {"counters": {}, "histograms": {}, "gauges": {}, "states": [("m", "1", s)], "latest": {}}
+                for s in states
+            ]
+        )
     )
     shown = {name for name, value in page.items() if name.startswith("infold_model_state") and value}
     assert shown == {f'infold_model_state{{model="m",state="{all_together}",version="1"}}'}
@@ -100,15 +105,15 @@ def test_every_state_has_its_rank() -> None:
 
 def test_nothing_summed_is_nothing() -> None:
     """The page has its families all the same."""
-    assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": []}
-    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 11
+    assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": [], "latest": {}}
+    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 16
 
 
 def count(metrics: Metrics, number: int) -> None:
     """One request, its run, and now and then a failure."""
     metrics.answered("/a" if number % 2 == 0 else "/b", "POST", 200, number / 1000)
     metrics.waited("m", number % 3, number / 2000)
-    metrics.batch_ran("m", number % 3, 2, number, number / 100)
+    metrics.batch_ran("m", number % 3, 2, number, Spent(number / 300, number / 200, number / 600))
     if number % 4 == 0:
         metrics.batch_failed("m", number % 3, 2)
     metrics.state_changed("m", number % 3, "ready", "")

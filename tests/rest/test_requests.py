@@ -40,7 +40,7 @@ def infer_outcome(body: bytes, json_bytes: int | None, wanted: Signature) -> obj
         request: InferRequest = decode_infer(body, json_bytes, wanted)
     except RequestError as refused:
         return type(refused), str(refused)
-    return said(request.tensors), request.outputs, request.id, dict(request.binary), request.is_binary
+    return said(request.tensors), request.outputs, request.id, dict(request.wishes), request.is_binary
 
 
 # -- shapes that no array can have ------------------------------------------------------------------
@@ -414,7 +414,12 @@ def test_an_array_that_nobody_reads_is_looked_at_all_the_same(where: str) -> Non
     body = f'{{"inputs":[{entry}]{more}}}'.encode()
     with pytest.raises(RequestError, match="not valid JSON"):
         decode_infer(body, None, one("FP32", "n", 5000))
-    assert decode_infer(body.replace(b"1,,", b"1, "), None, one("FP32", "n", 5000)).tensors["x"].sum() == 5000
+    mended = body.replace(b"1,,", b"1, ")
+    if where == "parameters":
+        with pytest.raises(RequestError, match=r"parameters\.data: must be a string"):
+            decode_infer(mended, None, one("FP32", "n", 5000))
+    else:
+        assert decode_infer(mended, None, one("FP32", "n", 5000)).tensors["x"].sum() == 5000
 
 
 @pytest.mark.parametrize(

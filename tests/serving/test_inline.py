@@ -30,7 +30,7 @@ def test_a_run_that_holds_up_the_loop_is_ended_and_was_the_last() -> None:
     runs = InlineRuns(4, endless)
     assert runs.allows(4)
     assert not runs.allows(5)
-    assert runs.run(X, None)[0] is None
+    assert runs.run(X, None) is None
     assert runs.is_over
     assert not runs.allows(1)
 
@@ -46,7 +46,7 @@ def test_a_run_that_waits_for_a_core_is_not_ended() -> None:
         return {}
 
     runs = InlineRuns(1, descheduled)
-    assert runs.run(X, None)[0] == {}
+    assert runs.run(X, None) == {}
     assert seen == [False]
     assert not runs.is_over
     runs.close()

@@ -23,6 +23,13 @@ def command(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where optimized graphs are kept; default: ~/.cache/infold.")
     ] = None,
+    model_control: Annotated[
+        str | None,
+        typer.Option(metavar="none|poll|explicit", help="What is served; default: none."),
+    ] = None,
+    load_model: Annotated[
+        list[str] | None, typer.Option(help="With explicit, a model to load at the start; '*' is all.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="Default: info.")
     ] = None,
@@ -41,6 +48,8 @@ def command(
         device=device,
         workers=workers,
         cache_dir=cache_dir,
+        model_control=model_control,
+        load_models=load_model or None,
         log_level=log_level,
     )
     logs.configure(settings.log_level)

@@ -15,24 +15,25 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from infold import __version__
-from infold.errors import (
-    InfoldError,
-)
-from infold.rest import v1, v2
+from infold.errors import InfoldError
 from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
+from infold.rest.health_routes import add_health
 from infold.rest.openapi import add_tensor_routes
 from infold.rest.peers import Peers
-from infold.rest.problems import headers_of, status_of
-from infold.rest.service import Service, version_number
+from infold.rest.problems import Problems, headers_of
+from infold.rest.repository_routes import add_repository
+from infold.rest.service import Service
+from infold.rest.unserved import add_unserved
+from infold.rest.v1_routes import add_v1
+from infold.rest.v2_routes import add_v2
 from infold.rest.wire import Edge
 from infold.runtime import Placement, choose_device
-from infold.serving import State
 from infold.settings import Settings
 
 __all__ = ["App", "create_app"]
@@ -73,7 +74,7 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
         try:
             yield
         finally:
-            await service.models.close()
+            await service.close()
 
     app = App(
         title="infold",
@@ -90,94 +91,27 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
         ("/v2/models/{model}/versions/{version}/infer", infer),
         ("/v1/models/{model}:predict", predict),
         ("/v1/models/{model}/versions/{version}:predict", predict),
+        ("/v1/models/{model}/labels/{label}:predict", predict),
     ):
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    _add_health(app, service)
-    _add_v2_metadata(app, service)
-    _add_v1_status(app, service)
-    _add_problem_handlers(app)
+    add_health(app, service)
+    add_v2(app, service)
+    add_repository(app, service)
+    add_v1(app, service)
+    add_unserved(app)
+    _add_problem_handlers(app, service.problems)
     add_docs_page(app)
     app.edge = Edge(app.behind_the_edge, service.metrics, (infer, predict))
     app.openapi = _openapi(app, service)  # type: ignore[method-assign]  # as FastAPI says to
     return app
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/v2/health/live", tags=["health"])
-    async def live() -> dict[str, bool]:
-        """The process answers."""
-        return {"live": True}
-
-    @app.get("/v2/health/ready", tags=["health"])
-    async def ready() -> JSONResponse:
-        """Every model has a version that answers, and the service is not going down."""
-        is_ready = await service.is_ready()
-        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
-
-    @app.get("/metrics", tags=["health"], response_class=Response)
-    async def metrics() -> Response:
-        """Prometheus metrics."""
-        return Response(await service.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _add_v2_metadata(app: FastAPI, service: Service) -> None:
-    @app.get("/v2", tags=["v2"])
-    @app.get("/v2/", include_in_schema=False)
-    async def server() -> dict[str, Any]:
-        """Name, version and protocol extensions of this server."""
-        return {
-            "name": service.settings.server_name,
-            "version": __version__,
-            "extensions": ["binary_tensor_data"],
-        }
-
-    def describe(model: str, version: str | None) -> dict[str, Any]:
-        servable = service.models.find(model, version_number(model, version))
-        ready = [s.version.number for s in service.models.versions(model) if s.state is State.READY]
-        return v2.metadata(model, ready, servable.signature)
-
-    async def readiness(model: str, version: str | None) -> dict[str, Any]:
-        await service.check_ready(model, version_number(model, version))
-        return {"name": model, "ready": True}
-
-    @app.get("/v2/models", tags=["v2"])
-    async def models() -> dict[str, list[str]]:
-        """Names of all models."""
-        return {"models": service.models.models()}
-
-    @app.get("/v2/models/{model}", tags=["v2"])
-    async def metadata(model: str) -> dict[str, Any]:
-        """Inputs and outputs of a model."""
-        return describe(model, None)
-
-    @app.get("/v2/models/{model}/versions/{version}", tags=["v2"])
-    async def version_metadata(model: str, version: str) -> dict[str, Any]:
-        """Inputs and outputs of one version."""
-        return describe(model, version)
-
-    @app.get("/v2/models/{model}/ready", tags=["v2"])
-    async def model_ready(model: str) -> dict[str, Any]:
-        """200 while the model answers."""
-        return await readiness(model, None)
-
-    @app.get("/v2/models/{model}/versions/{version}/ready", tags=["v2"])
-    async def version_ready(model: str, version: str) -> dict[str, Any]:
-        """200 while this version answers."""
-        return await readiness(model, version)
-
-
-def _add_v1_status(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models/{model}", tags=["v1"])
-    async def status(model: str) -> dict[str, Any]:
-        """State of every version of a model."""
-        return v1.model_status(model, service.models.versions(model))
-
-
-def _add_problem_handlers(app: FastAPI) -> None:
+def _add_problem_handlers(app: FastAPI, problems: Problems) -> None:
     @app.exception_handler(InfoldError)
-    async def known(_: Request, failure: InfoldError) -> JSONResponse:
+    async def known(request: Request, failure: InfoldError) -> JSONResponse:
         headers = {key.decode(): value.decode() for key, value in headers_of(failure)}
-        return JSONResponse({"error": str(failure)}, status_of(failure), headers)
+        status, text = problems(failure, request.path_params.get("model"))
+        return JSONResponse({"error": text}, status, headers)
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, failure: HTTPException) -> JSONResponse:

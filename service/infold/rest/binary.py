@@ -110,4 +110,4 @@ def blob(array: Array) -> memoryview | bytes:
     if not array.size:
         return b""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return little.reshape(-1).data.cast("B")
+    return little.reshape(-1).view(np.uint8).data

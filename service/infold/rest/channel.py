@@ -38,7 +38,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     Attributes:
         worker: Its number, from 0.
         settings: All settings, as JSON.
-        earlier: What its predecessor answered last, by topic; empty for the first.
+        earlier: What its predecessor answered last, by topic, and on shared topics anyone.
     """
 
     worker: int
@@ -101,6 +101,7 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
 
     Attributes:
         kept: True puts the last answer in the place of one that does not come.
+        shared: True hands the last answer of any worker to each that starts later.
     """
 
     id: int
@@ -108,6 +109,7 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
     payload: object
     timeout_s: float
     kept: bool = False
+    shared: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):

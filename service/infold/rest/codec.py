@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import ml_dtypes
 import msgspec
 import numpy as np
 import orjson
 import simdjson
 
 from infold.errors import InvalidInputError
-from infold.tensors import Array
+from infold.tensors import BFLOAT16, Array, kind_of
 
-__all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "decode_array", "encode_json", "json_ready"]
+__all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "count_nulls", "decode_array", "encode_json", "json_ready"]
 
 # Names of the protocol for numpy's types; strings are objects.
 DATATYPES: dict[np.dtype[np.generic], str] = {
@@ -38,6 +39,7 @@ DATATYPES: dict[np.dtype[np.generic], str] = {
     np.dtype(np.float16): "FP16",
     np.dtype(np.float32): "FP32",
     np.dtype(np.float64): "FP64",
+    BFLOAT16: "BF16",
     np.dtype(np.object_): "BYTES",
 }
 DTYPES = {name: dtype for dtype, name in DATATYPES.items()}
@@ -76,8 +78,8 @@ def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise _explained(raw, dtype, place)
     with np.errstate(over="ignore"):
-        result = array.astype(dtype)
-    if dtype.kind == "f" and np.isinf(result).any():
+        result = to_bfloat16(array) if dtype == BFLOAT16 else array.astype(dtype)
+    if kind_of(dtype) == "f" and np.isinf(result).any():
         raise _explained(raw, dtype, place)
     return result
 
@@ -85,9 +87,9 @@ def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
 def _read_long(raw: bytes, dtype: np.dtype[np.generic], depth: int) -> Array | None:
     """Numbers as 64-bit ones in the shape they are nested in, or None where that is not plain."""
     kinds = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
-    if dtype.kind not in kinds or not depth:
+    if kind_of(dtype) not in kinds or not depth:
         return None
-    code, wide = kinds[dtype.kind]
+    code, wide = kinds[kind_of(dtype)]
     try:
         array = _parser().parse(raw)
         shape = _regular_shape(raw, array, depth)
@@ -142,9 +144,9 @@ def _depth(raw: bytes, place: str) -> int:
 
 
 def _decoder(dtype: np.dtype[np.generic], depth: int) -> msgspec.json.Decoder[Any]:
-    key = (dtype.kind, depth)
+    key = (kind_of(dtype), depth)
     if key not in _decoders:
-        element: Any = {"b": bool, "f": float | None, "O": str}.get(dtype.kind, int)
+        element: Any = {"b": bool, "f": float | None, "O": str}.get(kind_of(dtype), int)
         for _ in range(depth):
             element = list[element]
         _decoders[key] = msgspec.json.Decoder(element)
@@ -157,8 +159,22 @@ def _to_array(values: Any, dtype: np.dtype[np.generic], depth: int) -> Array:
         array = np.empty(shape, np.object_)
         array.reshape(-1)[:] = list(_leaves(values, depth))
         return array
-    wide = {"b": np.bool_, "f": np.float64, "u": np.uint64}.get(dtype.kind, np.int64)
+    wide = {"b": np.bool_, "f": np.float64, "u": np.uint64}.get(kind_of(dtype), np.int64)
     return np.array(values, wide)
+
+
+def to_bfloat16(array: Array) -> Array:
+    """float64 rounded to the nearest bfloat16, ties to even.
+
+    By way of float32 that would be rounded twice, so the first step rounds to odd instead: towards
+    zero, and the last bit set where something was lost (Boldo and Melquiond, 2005).
+    """
+    near = array.astype(np.float32)
+    is_inexact = (near != array) & np.isfinite(near)
+    bits = near.view(np.uint32)
+    bits -= (np.abs(near) > np.abs(array)) & is_inexact
+    bits |= is_inexact
+    return near.astype(BFLOAT16)
 
 
 def _shape(values: Any, depth: int) -> tuple[int, ...]:
@@ -220,12 +236,12 @@ def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], 
             return None if isinstance(value, bool) else f"{shown} is no {name}"
         if dtype.kind == "O":
             return None if isinstance(value, str) else f"{shown} is no {name}"
-        if dtype.kind == "f":
+        if kind_of(dtype) == "f":
             if value is None:
                 return None
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{shown} is no {name}"
-            fits = abs(value) <= float(np.finfo(dtype.name).max)
+            fits = abs(value) <= _largest(dtype)
             return None if fits else f"{shown} does not fit {name}"
         if isinstance(value, bool) or not isinstance(value, int):
             whole = isinstance(value, float) and abs(value) >= 2**63
@@ -234,6 +250,12 @@ def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], 
         return None if limits.min <= value <= limits.max else f"{shown} does not fit {name}"
 
     return check
+
+
+def _largest(dtype: np.dtype[np.generic]) -> float:
+    if dtype == BFLOAT16:
+        return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]  # its own gap
+    return float(np.finfo(dtype.name).max)
 
 
 def _shown(value: Any) -> str:
@@ -252,7 +274,15 @@ def json_ready(array: Array) -> Any:
     if array.dtype == np.object_:
         texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
         return _nested(texts, array.shape)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array, np.float32 if array.dtype == BFLOAT16 else None)
+
+
+def count_nulls(text: bytes, arrays: Iterable[Array]) -> int:
+    """How many values of the arrays are NaN or infinite, and so null in their JSON."""
+    if b"null" not in text:
+        return 0
+    floats = [array for array in arrays if kind_of(array.dtype) == "f"]
+    return sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in floats)
 
 
 def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:

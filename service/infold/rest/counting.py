@@ -55,15 +55,17 @@ class Snapshot(TypedDict):
         histograms: Family to rows of labels, counts by bucket (not cumulative), and sum.
         gauges: Family to rows of labels and what is so at present.
         states: Rows of model, version and the state it is in.
+        latest: Family to rows of labels and a time; of several the latest counts.
     """
 
     counters: dict[str, list[tuple[list[str], float]]]
     histograms: dict[str, list[tuple[list[str], list[int], float]]]
     gauges: dict[str, list[tuple[list[str], float]]]
     states: list[tuple[str, str, str]]
+    latest: dict[str, list[tuple[list[str], float]]]
 
 
-NOTHING: Snapshot = {"counters": {}, "histograms": {}, "gauges": {}, "states": []}
+NOTHING: Snapshot = {"counters": {}, "histograms": {}, "gauges": {}, "states": [], "latest": {}}
 
 
 def total(snapshots: Iterable[Snapshot]) -> Snapshot:
@@ -71,6 +73,7 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
     numbers: dict[str, dict[str, dict[tuple[str, ...], float]]] = {"counters": {}, "gauges": {}}
     histograms: dict[str, dict[tuple[str, ...], tuple[list[int], float]]] = {}
     states: dict[tuple[str, str], list[str]] = {}
+    latest: dict[str, dict[tuple[str, ...], float]] = {}
     for snapshot in snapshots:
         for kind, families in (("counters", snapshot["counters"]), ("gauges", snapshot["gauges"])):
             for family, counted in families.items():
@@ -83,12 +86,17 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
                 before, sum_before = in_buckets.get(tuple(labels), ([0] * len(counts), 0.0))
                 joined = [one + other for one, other in zip(before, counts, strict=True)]
                 in_buckets[tuple(labels)] = joined, sum_before + summed
+        for family, times in snapshot["latest"].items():
+            newest = latest.setdefault(family, {})
+            for labels, at in times:
+                newest[tuple(labels)] = max(at, newest.get(tuple(labels), 0.0))
         for model, version, state in snapshot["states"]:
             states.setdefault((model, version), []).append(state)
     return {
         "counters": _rows(numbers["counters"]),
         "gauges": _rows(numbers["gauges"]),
         "histograms": {f: [(list(k), n, s) for k, (n, s) in rows.items()] for f, rows in histograms.items()},
+        "latest": _rows(latest),
         "states": [(*version, state_of_all(found)) for version, found in states.items()],
     }
 

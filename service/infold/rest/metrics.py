@@ -6,6 +6,7 @@ since its own counters lock and look up labels, at a cost that a request notices
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -17,9 +18,9 @@ from prometheus_client.registry import Collector
 
 from infold import __version__
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
-from infold.serving import State
+from infold.serving import Spent, State
 
-__all__ = ["Metrics", "ModelCounts", "page_of"]
+__all__ = ["BATCHES", "Metrics", "ModelCounts", "page_of"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -29,6 +30,16 @@ COUNTERS = {
     "infold_http_requests_total": ("HTTP requests answered.", ("route", "method", "status")),
     "infold_model_requests_total": ("Requests that a run has answered.", OF_MODEL),
     "infold_run_failures_total": ("Runs that failed and were tried again one by one.", OF_MODEL),
+    "infold_inferences_total": ("Requests for a model, answered or refused.", (*OF_MODEL, "outcome")),
+    "infold_inference_seconds_total": (
+        "From the arrival of such a request to its answer.",
+        (*OF_MODEL, "outcome"),
+    ),
+    "infold_stage_seconds_total": (
+        "Time answered requests spent in the stages of their run; all of a run counts for each of them.",
+        (*OF_MODEL, "stage"),
+    ),
+    "infold_null_values_total": ("Values sent as null: JSON has no NaN and no infinity.", OF_MODEL),
 }
 HISTOGRAMS = {
     "infold_http_request_seconds": (
@@ -44,24 +55,71 @@ GAUGES = {
     "infold_requests_in_flight": ("Requests that wait or run.", OF_MODEL),
     "infold_queue_rows": ("Rows that wait for a run.", OF_MODEL),
 }
+LATEST = {"infold_last_run_timestamp_seconds": ("When a run ended last, in Unix time.", OF_MODEL)}
+# Not on the page: a label for each number of rows would be too many.
+BATCHES = "infold_batches"
 STATE_HELP = (
     "1 for the state a version is in; with several workers: failed if it failed in any, "
     "else the state of the worker that is least far from loading to unloaded."
 )
 
 
+class Outcomes:
+    """How many requests ended so, and how long that took them together."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more did."""
+        self.count += 1
+        self.seconds += seconds
+
+
+def add(total: Spent, spent: Spent, times: int) -> None:
+    """Count a run's time so many times over."""
+    total.input_s += times * spent.input_s
+    total.infer_s += times * spent.infer_s
+    total.output_s += times * spent.output_s
+
+
 class ModelCounts:
     """What is counted of one version; whoever counts for it keeps this and saves the look-up."""
 
-    __slots__ = ("failures", "requests", "rows", "run", "wait")
+    __slots__ = (
+        "answered",
+        "batches",
+        "failures",
+        "last_run",
+        "nulls",
+        "refused",
+        "requests",
+        "rows",
+        "run",
+        "stages",
+        "wait",
+    )
 
     def __init__(self) -> None:
-        self.requests, self.failures = Counter(), Counter()
+        self.requests, self.failures, self.nulls = Counter(), Counter(), Counter()
         self.wait, self.run, self.rows = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
+        self.answered, self.refused = Outcomes(), Outcomes()
+        self.stages = Spent()
+        self.batches: dict[int, tuple[Counter, Spent]] = {}
+        self.last_run = 0.0
 
-    def batch_ran(self, requests: int, rows: int, seconds: float) -> None:
+    def batch_ran(self, requests: int, rows: int, spent: Spent) -> None:
         """The session ran once."""
-        run, of_rows = self.run, self.rows
+        run, of_rows, seconds = self.run, self.rows, spent.total_s
+        self.last_run = time.time()
+        add(self.stages, spent, requests)
+        if (batch := self.batches.get(rows)) is None:
+            batch = self.batches[rows] = Counter(), Spent()
+        batch[0].count += 1
+        add(batch[1], spent, 1)
         run.counts[bisect_left(SECONDS, seconds)] += 1
         run.sum += seconds
         of_rows.counts[bisect_left(ROWS, rows)] += 1
@@ -104,9 +162,9 @@ class Metrics:
         del reason
         self._states[model, version] = str(state)
 
-    def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
+    def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """See `Observer`."""
-        self.of_model(model, version).batch_ran(requests, rows, seconds)
+        self.of_model(model, version).batch_ran(requests, rows, spent)
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """See `Observer`."""
@@ -137,6 +195,33 @@ class Metrics:
                 ],
                 "infold_model_requests_total": [(labels, each.requests.count) for labels, each in models],
                 "infold_run_failures_total": [(labels, each.failures.count) for labels, each in models],
+                "infold_null_values_total": [(labels, each.nulls.count) for labels, each in models],
+                "infold_inferences_total": [
+                    ([*labels, outcome], ended.count)
+                    for labels, each in models
+                    for outcome, ended in (("success", each.answered), ("fail", each.refused))
+                ],
+                "infold_inference_seconds_total": [
+                    ([*labels, outcome], ended.seconds)
+                    for labels, each in models
+                    for outcome, ended in (("success", each.answered), ("fail", each.refused))
+                ],
+                "infold_stage_seconds_total": [
+                    ([*labels, stage], seconds)
+                    for labels, each in models
+                    for stage, seconds in _stages(each.stages)
+                ],
+                BATCHES: [
+                    ([*labels, str(rows), what], value)
+                    for labels, each in models
+                    for rows, (ran, spent) in each.batches.items()
+                    for what, value in (("count", ran.count), *_stages(spent))
+                ],
+            },
+            "latest": {
+                "infold_last_run_timestamp_seconds": [
+                    (labels, each.last_run) for labels, each in models if each.last_run
+                ]
             },
             "histograms": {
                 "infold_http_request_seconds": [
@@ -185,9 +270,10 @@ class _Families(Collector):
                 buckets = list(zip(edges, map(float, accumulate(counts)), strict=True))
                 histogram.add_metric(labels, buckets, summed)
             yield histogram
-        for name, (text, label_names) in GAUGES.items():
+        for name, (text, label_names) in {**GAUGES, **LATEST}.items():
             gauge = GaugeMetricFamily(name, text, labels=label_names)
-            for labels, value in self._snapshot["gauges"].get(name, ()):
+            source = self._snapshot["gauges"] if name in GAUGES else self._snapshot["latest"]
+            for labels, value in source.get(name, ()):
                 gauge.add_metric(labels, value)
             yield gauge
         state = GaugeMetricFamily("infold_model_state", STATE_HELP, labels=(*OF_MODEL, "state"))
@@ -195,6 +281,10 @@ class _Families(Collector):
             for each in State:
                 state.add_metric([model, version, each.value], float(each.value == current))
         yield state
+
+
+def _stages(spent: Spent) -> tuple[tuple[str, float], ...]:
+    return ("input", spent.input_s), ("infer", spent.infer_s), ("output", spent.output_s)
 
 
 def _row(labels: list[str], histogram: Histogram) -> tuple[list[str], list[int], float]:

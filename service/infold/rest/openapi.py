@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from infold.rest.codec import DATATYPES
-from infold.serving import ModelManager, State
+from infold.serving import Catalogue, State
 from infold.tensors import Signature, TensorSpec
 
 __all__ = ["add_tensor_routes"]
@@ -17,7 +17,7 @@ __all__ = ["add_tensor_routes"]
 EXAMPLE_ELEMENTS = 4096  # a larger example would freeze the page
 
 
-def add_tensor_routes(schema: dict[str, Any], models: ModelManager) -> dict[str, Any]:
+def add_tensor_routes(schema: dict[str, Any], models: Catalogue) -> dict[str, Any]:
     """The OpenAPI document with infer and predict in it."""
     loaded = {
         name: servable.signature

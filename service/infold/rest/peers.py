@@ -33,7 +33,7 @@ class Peers:
         worker: The number of this one.
         workers: How many there are.
         send: The way to the supervisor; None where there is none.
-        earlier: What this worker's predecessor answered last, by topic.
+        earlier: What this worker's predecessor answered last, by topic, and on shared topics anyone.
     """
 
     def __init__(
@@ -62,7 +62,13 @@ class Peers:
         self._handlers[topic] = handler
 
     async def gather(
-        self, topic: str, payload: object = None, timeout_s: float = 1.0, *, kept: bool = False
+        self,
+        topic: str,
+        payload: object = None,
+        timeout_s: float = 1.0,
+        *,
+        kept: bool = False,
+        shared: bool = False,
     ) -> list[object]:
         """What every worker answers, in worker order, this one's answer included.
 
@@ -71,6 +77,7 @@ class Peers:
             payload: Given to each handler; JSON.
             timeout_s: How long to wait for the slowest.
             kept: True puts a worker's last answer in the place of one that does not come.
+            shared: True hands the last answer to each worker that starts later.
 
         Returns:
             One answer a worker; None for one that is down, failed or took too long.
@@ -80,7 +87,7 @@ class Peers:
             future: asyncio.Future[list[object]] = asyncio.get_running_loop().create_future()
             self._gathering[number] = future
             try:
-                self._send(Gather(number, topic, payload, timeout_s, kept))
+                self._send(Gather(number, topic, payload, timeout_s, kept, shared))
                 async with asyncio.timeout(timeout_s + PATIENCE_S):
                     return await future
             except (TimeoutError, ConnectionError):
@@ -160,6 +167,7 @@ class Exchange:
         self._call_later = call_later
         self._members: dict[int, Send] = {}
         self._kept: list[dict[str, object]] = [{} for _ in range(workers)]
+        self._shared: dict[str, object] = {}
         self._ids = itertools.count(1)
         self._open: dict[int, _Gathering] = {}
 
@@ -169,8 +177,8 @@ class Exchange:
         return len(self._members)
 
     def earlier(self, worker: int) -> Mapping[str, object]:
-        """What a worker answered last, by topic, as far as it is kept."""
-        return self._kept[worker]
+        """What a worker answered last, and any on shared topics, by topic, as far as it is kept."""
+        return {**self._kept[worker], **self._shared}
 
     def join(self, worker: int, send: Send) -> None:
         """Ask this worker, too, from now on."""
@@ -205,6 +213,8 @@ class Exchange:
         gathering.answers[worker] = answer
         if gathering.request.kept and answer is not None:
             self._kept[worker][gathering.request.topic] = answer
+        if gathering.request.shared and answer is not None:
+            self._shared[gathering.request.topic] = answer
         if not gathering.waiting:
             self._finish(number)
 

@@ -44,7 +44,7 @@ class _Request(msgspec.Struct, gc=False):
     parameters: None = None
 
 
-class _Size(msgspec.Struct, gc=False):
+class _Size(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     binary_data_size: int
 
 
@@ -56,7 +56,7 @@ class _Bytes(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Wish(msgspec.Struct, gc=False):
+class _Wish(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     binary_data_output: bool = False
 
 

@@ -6,6 +6,7 @@ Source: Open Inference Protocol v2, `{"error": "..."}`; a caller's mistake is 4x
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import orjson
 
@@ -13,25 +14,35 @@ from infold.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     DeadlineExceededError,
+    InfoldError,
     InvalidInputError,
+    LoadError,
     MalformedBodyError,
+    ModelControlError,
     ModelNotFoundError,
     ModelNotReadyError,
+    NotServedError,
     QueueFullError,
     RequestError,
     SessionError,
     UnsupportedMediaError,
 )
 
-__all__ = ["error_body", "headers_of", "status_of"]
+__all__ = ["Problems", "error_body", "headers_of", "our_words", "status_of"]
+
+# Status and text for an error, of a request for that model.
+Problems = Callable[[InfoldError, str | None], tuple[int, str]]
 
 STATUS: dict[type[Exception], int] = {
     InvalidInputError: 400,
     MalformedBodyError: 400,
+    LoadError: 400,
+    ModelControlError: 403,
     ModelNotFoundError: 404,
     BodyTimeoutError: 408,
     BodyTooLargeError: 413,
     UnsupportedMediaError: 415,
+    NotServedError: 501,
     ModelNotReadyError: 503,
     QueueFullError: 503,
     DeadlineExceededError: 504,
@@ -46,6 +57,12 @@ def status_of(failure: Exception) -> int:
         if kind in STATUS:
             return STATUS[kind]
     return 400 if isinstance(failure, RequestError) else 500
+
+
+def our_words(failure: InfoldError, model: str | None) -> tuple[int, str]:
+    """Status and text as infold says them."""
+    del model
+    return status_of(failure), str(failure)
 
 
 def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:

@@ -62,7 +62,7 @@ async def start(service: Service) -> None:
     try:
         await service.start()
     except InfoldError:
-        await service.models.close()
+        await service.close()
         raise
     # What is loaded stays, and requests leave no cycles: looking for them so often costs a few percent.
     gc.freeze()
@@ -111,4 +111,4 @@ async def _run(
         raise
     announce(serving_line(service.models.models(), listener))
     await server.serve([listener])
-    await service.models.close()
+    await service.close()

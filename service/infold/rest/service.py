@@ -5,6 +5,7 @@ Where there are several workers, health and metrics are those of all of them.
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import msgspec
@@ -18,16 +19,30 @@ from infold.errors import (
     SessionError,
 )
 from infold.rest import v1, v2
+from infold.rest.codec import count_nulls
+from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
-from infold.rest.metrics import Metrics, page_of
+from infold.rest.metrics import Metrics
 from infold.rest.peers import Peers
+from infold.rest.problems import Problems, our_words
+from infold.rest.triton_compat import triton_words
+from infold.rest.v2_models import least_far
 from infold.rest.wire import Endpoint, Reply, header, left, read_body
 from infold.runtime import Cache, Placement, available_cores
-from infold.serving import Asked, ModelManager, ModelRepository, Servable, State, Work, clock
-from infold.settings import Settings
+from infold.serving import (
+    Asked,
+    ModelManager,
+    ModelRepository,
+    ModelState,
+    Servable,
+    State,
+    Work,
+    clock,
+)
+from infold.settings import ModelControl, Settings
 from infold.tensors import Array
 
-__all__ = ["Service", "version_number"]
+__all__ = ["LABEL", "Service"]
 
 
 class Service:
@@ -39,29 +54,54 @@ class Service:
         self.metrics = Metrics()
         repository, cache = ModelRepository(settings.repository), Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
-        self.models = ModelManager(repository, placement, self.metrics, cache, cores, settings.workers)
-        self.endpoints = (
-            Endpoint("/v2/models/{model}/infer", INFER, self.infer),
-            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict),
+        self.manager = ModelManager(
+            repository,
+            placement,
+            self.metrics,
+            cache,
+            cores,
+            settings.workers,
+            asked_at_start(settings, self.peers),
         )
+        self.models = self.manager.catalogue
+        is_explicit = settings.model_control is ModelControl.EXPLICIT
+        self.control = Control(self.manager, self.peers, is_allowed=is_explicit)
+        self.problems: Problems = triton_words if settings.triton_compat else our_words
+        self.endpoints = (
+            Endpoint("/v2/models/{model}/infer", INFER, self.infer, self.problems),
+            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, self.problems),
+        )
+        self._following: asyncio.Task[None] | None = None
         self._answer_peers()
 
     async def start(self) -> None:
-        """Load every model.
+        """Load every model that is wanted from the start.
 
         Raises:
             SessionError: A model does not load; the message names all that do not.
-            RepositoryError, ConfigError: The repository cannot be listed.
+            RepositoryError, ConfigError: The repository, or a model of it, cannot be read.
         """
-        await self.models.reconcile()
+        if "*" in self.manager.asked:
+            await self.manager.ask_for_all()
+        await self.manager.reconcile()
+        for model in self.models.held.values():
+            if model.refusal is not None:
+                raise model.refusal
         failed = [
-            f"version {servable.version.number}: {servable.reason}"
-            for name in self.models.models()
-            for servable in self.models.versions(name)
-            if servable.state is State.FAILED
+            f"version {each.version}: {each.reason}"
+            for each in self.models.states()
+            if each.state is State.FAILED
         ]
         if failed:
             raise SessionError(str(self.settings.repository), "; ".join(failed))
+        if self.settings.model_control is ModelControl.POLL:
+            self._following = asyncio.create_task(self.manager.follow(self.settings.poll_s))
+
+    async def close(self) -> None:
+        """Answer what was accepted, then unload everything."""
+        if self._following is not None:
+            self._following.cancel()
+        await self.manager.close()
 
     async def is_ready(self) -> bool:
         """Every worker is there, has a version of every model, and is not going down."""
@@ -78,10 +118,15 @@ class Service:
         if not all(await self.peers.gather("model ready", [model, number])):
             raise ModelNotReadyError(model, number, State.LOADING)
 
-    async def metrics_page(self) -> bytes:
-        """What all workers have counted, summed; one that is down counts with what it told last."""
+    async def snapshots(self) -> list[Snapshot]:
+        """What each worker has counted; one that is down counts with what it told last."""
         answers = await self.peers.gather("metrics", kept=True)
-        return page_of([msgspec.convert(each, Snapshot) for each in answers if each is not None])
+        return [msgspec.convert(each, Snapshot) for each in answers if each is not None]
+
+    async def states(self) -> list[ModelState]:
+        """Of all versions, in the worker that is least far with each."""
+        answers = await self.peers.gather("states")
+        return least_far([msgspec.convert(each, list[ModelState]) for each in answers if each is not None])
 
     def _answer_peers(self) -> None:
         async def ready(_: object) -> bool:
@@ -98,35 +143,40 @@ class Service:
         async def metrics(_: object) -> Snapshot:
             return self.metrics.snapshot(self.models.load)
 
+        async def states(_: object) -> object:
+            return msgspec.to_builtins(self.models.states())
+
         self.peers.on("ready", ready)
+        self.peers.on("states", states)
         self.peers.on("model ready", model_ready)
         self.peers.on("metrics", metrics)
 
     async def infer(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """Protocol v2: decode, lease, infer, encode."""
-        json_bytes = _json_bytes(scope)
-        deadline = self._deadline()
-        with self.models.lease(model, version_number(model, version)) as servable:
+        began, json_bytes = clock(), _json_bytes(scope)
+        with self.models.lease(model, self.version(model, version)) as servable:
             _refuse_if_full(servable)
             body = await self._body(scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
+            halves = not self.settings.triton_compat
 
             def decode() -> Asked:
                 nonlocal request
-                request = v2.decode_infer(body, json_bytes, servable.signature)
-                return Asked(request.tensors, request.outputs)
+                request = v2.decode_infer(body, json_bytes, servable.signature, halves=halves)
+                return Asked(request.tensors, request.outputs, request.timeout_s)
 
             def encode(results: dict[str, Array]) -> Reply:
-                return _reply(v2.encode_infer(model, number, request, results))
+                classes = servable.classes
+                return _reply(v2.encode_infer(model, number, request, results, classes, halves=halves))
 
             text_bytes = len(body) if json_bytes is None else json_bytes
             is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
-            return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
+            return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """TF-Serving's predict: decode, lease, infer, encode."""
-        deadline = self._deadline()
-        with self.models.lease(model, version_number(model, version)) as servable:
+        began = clock()
+        with self.models.lease(model, self.version(model, version)) as servable:
             _refuse_if_full(servable)
             body = await self._body(scope, receive)
             in_rows = False
@@ -137,17 +187,44 @@ class Service:
                 return Asked(tensors)
 
             def encode(results: dict[str, Array]) -> Reply:
-                return Reply((v1.encode_predict(results, servable.signature, in_rows=in_rows),))
+                text = v1.encode_predict(results, servable.signature, in_rows=in_rows)
+                return Reply((text,), nulls=count_nulls(text, results.values()))
 
             is_cheap = len(body) <= CHEAP_BYTES
-            return await servable.answer(Work(decode, encode, is_cheap), deadline, lambda: left(receive))
+            return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
+
+    def version(self, model: str, text: str | None) -> int | None:
+        """The number that a path gives, by itself or as a label; None where it gives none.
+
+        Raises:
+            ModelNotFoundError: It is no number, or no label of the model.
+        """
+        if text is None:
+            return None
+        if text.startswith(LABEL):
+            return self.models.labelled(model, text.removeprefix(LABEL))
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise ModelNotFoundError(model, text)
+        return int(text)
+
+    async def _answer(self, servable: Servable, work: Work[Reply], began: float, receive: Receive) -> Reply:
+        """Answer a request and count how that went."""
+        version = servable.version
+        counts = self.metrics.of_model(version.name, version.number)
+        deadline = began + self.settings.deadline_s
+        try:
+            reply = await servable.answer(work, deadline, lambda: left(receive))
+        except BaseException:
+            counts.refused.add(clock() - began)
+            raise
+        counts.answered.add(clock() - began)
+        if reply.nulls:
+            counts.nulls.count += reply.nulls
+        return reply
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | memoryview:
         settings = self.settings
         return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
-
-    def _deadline(self) -> float:
-        return clock() + self.settings.deadline_s
 
 
 # JSON of this length is read in the time it takes to wake another thread.
@@ -156,7 +233,9 @@ OCTETS_TYPE = "application/octet-stream"
 OCTETS = OCTETS_TYPE.encode()
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+))?:predict")
+PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?:predict")
+# Before a label, where a version is meant.
+LABEL = "@"
 
 
 def _json_bytes(scope: Scope) -> int | None:
@@ -176,9 +255,9 @@ def _json_bytes(scope: Scope) -> int | None:
 
 def _reply(response: v2.InferResponse) -> Reply:
     if response.json_bytes is None:
-        return Reply(response.parts)
+        return Reply(response.parts, nulls=response.nulls)
     length = (v2.HEADER_LENGTH.lower().encode(), b"%d" % response.json_bytes)
-    return Reply(response.parts, OCTETS, (length,))
+    return Reply(response.parts, OCTETS, (length,), response.nulls)
 
 
 def _refuse_if_full(servable: Servable) -> None:
@@ -189,16 +268,3 @@ def _refuse_if_full(servable: Servable) -> None:
     """
     if servable.is_full:
         raise QueueFullError(servable.version.config.batching.capacity_rows)
-
-
-def version_number(name: str, version: str | None) -> int | None:
-    """The number that a path gives; None where it gives none.
-
-    Raises:
-        ModelNotFoundError: It is no number.
-    """
-    if version is None:
-        return None
-    if not (version.isascii() and version.isdigit() and len(version) < 19):
-        raise ModelNotFoundError(name, version)
-    return int(version)

@@ -6,18 +6,19 @@ Source: TensorFlow Serving RESTful API, "Predict API" and "Model status API".
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from infold.errors import InvalidInputError, MalformedBodyError
-from infold.rest.codec import decode_array, encode_json, json_ready
+from infold.rest.codec import DATATYPES, decode_array, encode_json, json_ready
 from infold.rest.cutting import Body, read_cut
-from infold.serving import Servable, State
+from infold.serving import ModelState, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
-__all__ = ["decode_predict", "encode_predict", "model_status"]
+__all__ = ["decode_predict", "encode_predict", "model_metadata", "model_status"]
 
 
 class _Predict(msgspec.Struct):
@@ -31,6 +32,7 @@ _columns = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _rows = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+SIGNATURE = "serving_default"
 DATA_KEY = re.compile(rb'"(?:instances|inputs)"\s*:\s*\[')
 
 
@@ -54,6 +56,8 @@ def _decode(text: Body, signature: Signature) -> tuple[dict[str, Array], bool]:
         raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
         raise MalformedBodyError(f"not a predict request: {broken}") from None
+    if request.signature_name not in (None, "", SIGNATURE):
+        raise InvalidInputError("signature_name", f"'{request.signature_name}' is not '{SIGNATURE}'")
     instances, inputs = text.raw(request.instances), text.raw(request.inputs)
     if bool(instances) == bool(inputs):
         raise MalformedBodyError("exactly one of 'instances' and 'inputs' must be given")
@@ -156,6 +160,22 @@ def encode_predict(results: Tensors, signature: Signature, *, in_rows: bool) -> 
     return encode_json({"predictions": rows})
 
 
+TF_TYPES = {
+    "BOOL": "DT_BOOL",
+    "UINT8": "DT_UINT8",
+    "UINT16": "DT_UINT16",
+    "UINT32": "DT_UINT32",
+    "UINT64": "DT_UINT64",
+    "INT8": "DT_INT8",
+    "INT16": "DT_INT16",
+    "INT32": "DT_INT32",
+    "INT64": "DT_INT64",
+    "FP16": "DT_HALF",
+    "FP32": "DT_FLOAT",
+    "FP64": "DT_DOUBLE",
+    "BF16": "DT_BFLOAT16",
+    "BYTES": "DT_STRING",
+}
 WIRE_STATES = {
     State.LOADING: "LOADING",
     State.READY: "AVAILABLE",
@@ -165,20 +185,49 @@ WIRE_STATES = {
 }
 
 
-def model_status(name: str, versions: list[Servable]) -> dict[str, Any]:
+def model_status(name: str, states: Sequence[ModelState]) -> dict[str, Any]:
     """The status object, newest version first; `name` and `ready` are KServe's additions."""
     return {
         "name": name,
-        "ready": any(each.state is State.READY for each in versions),
+        "ready": any(each.state is State.READY for each in states),
         "model_version_status": [
             {
-                "version": str(each.version.number),
-                "state": WIRE_STATES[each.state],
+                "version": str(each.version or 0),
+                "state": WIRE_STATES[each.state or State.UNLOADED],
                 "status": {
                     "error_code": "UNKNOWN" if each.state is State.FAILED else "OK",
                     "error_message": each.reason,
                 },
             }
-            for each in reversed(versions)
+            for each in reversed(states)
         ],
+    }
+
+
+def model_metadata(name: str, version: int, signature: Signature) -> dict[str, Any]:
+    """The metadata object: TensorFlow's words for the one signature that an ONNX model has."""
+
+    def described(specs: Sequence[TensorSpec]) -> dict[str, Any]:
+        return {
+            spec.name: {
+                "dtype": TF_TYPES[DATATYPES[spec.dtype]],
+                "tensor_shape": {
+                    "dim": [{"size": str(length), "name": ""} for length in spec.wire_shape()],
+                    "unknown_rank": spec.shape is None,
+                },
+                "name": f"{spec.name}:0",
+            }
+            for spec in specs
+        }
+
+    signatures = {
+        SIGNATURE: {
+            "inputs": described(signature.inputs),
+            "outputs": described(signature.outputs),
+            "method_name": "tensorflow/serving/predict",
+        }
+    }
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": signatures}},
     }

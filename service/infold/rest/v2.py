@@ -12,20 +12,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from infold.errors import InvalidInputError, MalformedBodyError
+from infold.errors import (
+    DatatypeError,
+    HalfInJsonError,
+    InvalidInputError,
+    MalformedBodyError,
+    MissingInputError,
+    ShapeError,
+    UnknownTensorError,
+)
 from infold.rest.binary import blob, open_shape, read_blob
-from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, decode_array, encode_json, json_ready
+from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, count_nulls, decode_array, encode_json, json_ready
 from infold.rest.cutting import SMALL_BYTES, Body, read_cut
+from infold.rest.parameters import OutputParameters, binary_size, output_parameters, request_parameters
 from infold.rest.plain import read_plain, read_plain_bytes
-from infold.tensors import Array, Signature, Tensors, TensorSpec
+from infold.tensors import Array, Signature, Tensors, TensorSpec, kind_of
 
-__all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer", "metadata"]
+__all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer"]
 
 MAX_TENSORS = 64
 MAX_ELEMENTS = 2**31
@@ -33,6 +42,8 @@ MAX_ID_BYTES = 256
 MAX_HEADER_BYTES = 2**20
 # The HTTP header that says how much of a body is JSON.
 HEADER_LENGTH = "Inference-Header-Content-Length"
+HALVES = ("FP16", "BF16")
+PLAIN = OutputParameters()
 DATA_KEY = re.compile(rb'"data"\s*:\s*\[')
 
 
@@ -69,15 +80,17 @@ class InferRequest:
         tensors: Inputs by name, of the model's dtypes.
         outputs: Names wanted, in order; None means all.
         id: The caller's own id of it.
-        binary: Outputs wanted as bytes, by name.
-        is_binary: What an output that `binary` does not name comes as.
+        wishes: How outputs are wanted, by name.
+        is_binary: An output whose wish says nothing comes as bytes.
+        timeout_s: Longest time it may wait for a run; None leaves it to the service.
     """
 
     tensors: Tensors
     outputs: tuple[str, ...] | None = None
     id: str | None = None
-    binary: Mapping[str, bool] = field(default_factory=dict)
+    wishes: Mapping[str, OutputParameters] = field(default_factory=dict)
     is_binary: bool = False
+    timeout_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -87,13 +100,17 @@ class InferResponse:
     Attributes:
         parts: JSON first.
         json_bytes: Length of the JSON where bytes follow it; None where it is all.
+        nulls: Values that JSON has no number for.
     """
 
     parts: list[bytes | memoryview]
     json_bytes: int | None = None
+    nulls: int = 0
 
 
-def decode_infer(body: bytes | memoryview, json_bytes: int | None, signature: Signature) -> InferRequest:
+def decode_infer(
+    body: bytes | memoryview, json_bytes: int | None, signature: Signature, *, halves: bool = True
+) -> InferRequest:
     """Read an infer request for a model.
 
     Args:
@@ -101,6 +118,7 @@ def decode_infer(body: bytes | memoryview, json_bytes: int | None, signature: Si
         json_bytes: How much of it is JSON, as `HEADER_LENGTH` says; None for all, 0 for a
             body that is the only input.
         signature: The model's.
+        halves: FP16 and BF16 may come as JSON, and are rounded.
 
     Raises:
         MalformedBodyError: The body is no such request.
@@ -109,35 +127,38 @@ def decode_infer(body: bytes | memoryview, json_bytes: int | None, signature: Si
     if json_bytes == 0:
         return _only_input(memoryview(body), signature)
     if json_bytes is None:
-        if len(body) <= SMALL_BYTES and (plain := read_plain(bytes(body), signature)) is not None:
+        is_plain = len(body) <= SMALL_BYTES and (halves or not _has_halves(signature))
+        if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
             tensors, own_id = plain
             if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
                 return InferRequest(tensors, id=own_id)
         whole = bytes(body) if isinstance(body, memoryview) else body
-        return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), signature))
+        return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), signature, halves))
     text, blobs = _parted(memoryview(body), json_bytes)
     if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
         tensors, own_id, is_binary = bare
         if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
             return InferRequest(tensors, id=own_id, is_binary=is_binary)
-    return _careful(text, blobs, signature)
+    return _careful(text, blobs, signature, halves)
 
 
-def _careful(text: Body, blobs: memoryview, signature: Signature) -> InferRequest:
+def _has_halves(signature: Signature) -> bool:
+    return any(DATATYPES[spec.dtype] in HALVES for spec in signature.inputs)
+
+
+def _careful(text: Body, blobs: memoryview, signature: Signature, halves: bool) -> InferRequest:
     """Any form of request; names every mistake."""
     envelope = _decode(_envelopes, text.text, "request")
     if len(envelope.inputs) > MAX_TENSORS or len(envelope.outputs or ()) > MAX_TENSORS:
         raise MalformedBodyError(f"more than {MAX_TENSORS} inputs or outputs")
     if envelope.id is not None and len(envelope.id.encode()) > MAX_ID_BYTES:
         raise MalformedBodyError(f"id: longer than {MAX_ID_BYTES} bytes")
-    tensors, left = _tensors(envelope.inputs, text, blobs, signature)
+    tensors, left = _tensors(envelope.inputs, text, blobs, signature, halves)
     if left:
         raise MalformedBodyError(f"{left} bytes are left behind the last input")
-    outputs, binary = None, dict[str, bool]()
-    if envelope.outputs:
-        outputs, binary = _wanted(envelope.outputs, signature)
-    is_binary = bool(_flag(envelope.parameters, "binary_data_output", "parameters"))
-    return InferRequest(tensors, outputs, envelope.id, binary, is_binary)
+    wishes = _wishes(envelope.outputs or [], signature)
+    own = request_parameters(envelope.parameters)
+    return InferRequest(tensors, tuple(wishes) or None, envelope.id, wishes, own.is_binary, own.timeout_s)
 
 
 def _parted(body: memoryview, json_bytes: int) -> tuple[Body, memoryview]:
@@ -165,7 +186,7 @@ def _only_input(body: memoryview, signature: Signature) -> InferRequest:
 
 
 def _tensors(
-    raws: list[msgspec.Raw], text: Body, blobs: memoryview, signature: Signature
+    raws: list[msgspec.Raw], text: Body, blobs: memoryview, signature: Signature, halves: bool
 ) -> tuple[dict[str, Array], int]:
     """All inputs by name, and how many bytes are left behind them."""
     tensors: dict[str, Array] = {}
@@ -174,64 +195,52 @@ def _tensors(
         tensor = _decode(_inputs, bytes(raw), place)
         spec = signature.input(tensor.name)
         if spec is None:
-            known = ", ".join(f"'{each.name}'" for each in signature.inputs)
-            raise InvalidInputError(
-                f"{place}.name", f"the model has no input '{tensor.name}'; it has {known}"
-            )
+            raise UnknownTensorError(place, "input", tensor.name, [each.name for each in signature.inputs])
         if tensor.name in tensors:
             raise InvalidInputError(f"{place}.name", f"'{tensor.name}' is given twice")
         elements = _checked_shape(tensor, spec, place)
-        size = (tensor.parameters or {}).get("binary_data_size")
+        size = binary_size(tensor.parameters, place)
         if size is None:
+            if not halves and tensor.datatype in HALVES:
+                raise HalfInJsonError(f"{place}.data", tensor.datatype, f"input {tensor.name}")
             tensors[tensor.name] = _from_json(text.raw(tensor.data), tensor.shape, elements, spec, place)
         else:
             taken = _taken(tensor, blobs, size, place)
             tensors[tensor.name] = read_blob(taken, spec.dtype, tensor.shape, place)
             blobs = blobs[size:]
-        if problem := spec.mismatch(tensors[tensor.name]):
-            raise InvalidInputError(f"{place}.shape", problem)
-    for spec in signature.inputs:
-        if spec.name not in tensors:
-            raise InvalidInputError("inputs", f"'{spec.name}' is missing")
+        if spec.mismatch(tensors[tensor.name]):
+            raise ShapeError(place, tensor.name, spec.wire_shape(), tensor.shape)
+    if len(tensors) < len(signature.inputs):
+        raise MissingInputError([spec.name for spec in signature.inputs], list(tensors))
     return tensors, len(blobs)
 
 
-def _taken(tensor: _Input, blobs: memoryview, size: Any, place: str) -> memoryview:
-    at = f"{place}.parameters.binary_data_size"
-    if type(size) is not int or size < 0:
-        raise InvalidInputError(at, f"{size!r} is no number of bytes")
+def _taken(tensor: _Input, blobs: memoryview, size: int, place: str) -> memoryview:
     if bytes(tensor.data):
         raise InvalidInputError(place, "has both 'data' and 'binary_data_size'")
     if size > len(blobs):
+        at = f"{place}.parameters.binary_data_size"
         raise InvalidInputError(at, f"{size}, but the body has {len(blobs)} bytes left")
     return blobs[:size]
 
 
-def _flag(parameters: Mapping[str, Any] | None, key: str, place: str) -> bool | None:
-    value = (parameters or {}).get(key)
-    if value is None or isinstance(value, bool):
-        return value
-    raise MalformedBodyError(f"{place}.{key}: must be true or false")
-
-
-def _wanted(raws: list[msgspec.Raw], signature: Signature) -> tuple[tuple[str, ...], dict[str, bool]]:
-    """Names in the order asked, and those that say how they come."""
-    names: list[str] = []
-    binary: dict[str, bool] = {}
+def _wishes(raws: list[msgspec.Raw], signature: Signature) -> dict[str, OutputParameters]:
+    """Outputs that are asked for, in that order, and how."""
+    wishes: dict[str, OutputParameters] = {}
     for index, raw in enumerate(raws):
         place = f"outputs[{index}]"
         output = _decode(_outputs, bytes(raw), place)
-        if signature.output(output.name) is None:
-            known = ", ".join(f"'{each.name}'" for each in signature.outputs)
-            raise InvalidInputError(
-                f"{place}.name", f"the model has no output '{output.name}'; it has {known}"
-            )
-        if output.name in names:
+        spec = signature.output(output.name)
+        if spec is None:
+            raise UnknownTensorError(place, "output", output.name, [each.name for each in signature.outputs])
+        if output.name in wishes:
             raise InvalidInputError(f"{place}.name", f"'{output.name}' is asked for twice")
-        names.append(output.name)
-        if (flag := _flag(output.parameters, "binary_data", f"{place}.parameters")) is not None:
-            binary[output.name] = flag
-    return tuple(names), binary
+        wish = output_parameters(output.parameters, place)
+        if wish.classes and kind_of(spec.dtype) in "bO":
+            at = f"{place}.parameters.classification"
+            raise InvalidInputError(at, f"'{output.name}' holds no numbers to rank")
+        wishes[output.name] = wish
+    return wishes
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any:
@@ -253,9 +262,7 @@ def _checked_shape(tensor: _Input, spec: TensorSpec, place: str) -> int:
     if tensor.datatype not in DTYPES:
         raise InvalidInputError(f"{place}.datatype", f"'{tensor.datatype}' is none of {', '.join(DTYPES)}")
     if DTYPES[tensor.datatype] != spec.dtype:
-        raise InvalidInputError(
-            f"{place}.datatype", f"{tensor.datatype} given, the model takes {DATATYPES[spec.dtype]}"
-        )
+        raise DatatypeError(place, tensor.name, DATATYPES[spec.dtype], tensor.datatype)
     if len(tensor.shape) > MAX_RANK:
         raise InvalidInputError(f"{place}.shape", f"{len(tensor.shape)} axes are too many")
     for axis, length in enumerate(tensor.shape):
@@ -282,43 +289,53 @@ def _from_json(raw: bytes, shape: list[int], elements: int, spec: TensorSpec, pl
     return array.reshape(shape)
 
 
-def encode_infer(model: str, version: int, request: InferRequest, results: Tensors) -> InferResponse:
-    """The response, outputs in the order asked, data flat and row-major."""
+def encode_infer(
+    model: str,
+    version: int,
+    request: InferRequest,
+    results: Tensors,
+    classes: Callable[[str, Array, int], Array],
+    *,
+    halves: bool = True,
+) -> InferResponse:
+    """The response, outputs in the order asked, data flat and row-major.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        request: What was asked.
+        results: Outputs by name, in that order.
+        classes: Of an output's name, its values and a number k, the k largest as strings.
+        halves: FP16 and BF16 may go as JSON.
+
+    Raises:
+        HalfInJsonError: They may not, and would have to.
+    """
     content: dict[str, Any] = {"model_name": model, "model_version": str(version)}
     if request.id is not None:
         content["id"] = request.id
     blobs: list[bytes | memoryview] = []
+    as_json: list[Array] = []
     outputs = content["outputs"] = []
     for name, array in results.items():
+        wish = request.wishes.get(name, PLAIN)
+        if wish.classes:
+            array = classes(name, array, wish.classes)
         output: dict[str, Any] = {
             "name": name,
             "datatype": DATATYPES[array.dtype],
             "shape": list(array.shape),
         }
-        if request.binary.get(name, request.is_binary):
+        if request.is_binary if wish.is_binary is None else wish.is_binary:
             data = blob(array)
             output["parameters"] = {"binary_data_size": len(data)}
             blobs.append(data)
         else:
+            if not halves and output["datatype"] in HALVES:
+                raise HalfInJsonError(f"outputs.{name}", output["datatype"], f"output {name}")
             output["data"] = json_ready(array.reshape(-1))
+            as_json.append(array)
         outputs.append(output)
     text = encode_json(content)
-    return InferResponse([text, *blobs], len(text) if blobs else None)
-
-
-def metadata(model: str, versions: list[int], signature: Signature) -> dict[str, Any]:
-    """The model metadata object."""
-
-    def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-        return [
-            {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": spec.wire_shape()}
-            for spec in specs
-        ]
-
-    return {
-        "name": model,
-        "versions": [str(version) for version in versions],
-        "platform": "onnxruntime_onnx",
-        "inputs": described(signature.inputs),
-        "outputs": described(signature.outputs),
-    }
+    nulls = count_nulls(text, as_json)
+    return InferResponse([text, *blobs], len(text) if blobs else None, nulls)

@@ -24,7 +24,7 @@ from infold.errors import (
 from infold.logs import AccessLog, request_id
 from infold.rest.connection import ClientGone, has_come, long_body, written_at_once
 from infold.rest.metrics import Metrics
-from infold.rest.problems import error_body, headers_of, status_of
+from infold.rest.problems import Problems, error_body, headers_of, our_words
 
 __all__ = ["Edge", "Endpoint", "Reply", "header", "left", "read_body", "respond"]
 
@@ -48,11 +48,13 @@ class Reply:
         parts: Of the body.
         content_type: Of all of it.
         headers: Beside content type and length.
+        nulls: Values that JSON has no number for.
     """
 
     parts: Sequence[bytes | memoryview]
     content_type: bytes = JSON
     headers: Sequence[tuple[bytes, bytes]] = ()
+    nulls: int = 0
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -149,6 +151,7 @@ class Endpoint:
         route: Its pattern, for metrics.
         path: Matches the paths it serves; its groups are the function's first arguments.
         answer: Returns the reply, or raises.
+        problems: What a caller is told of what went wrong.
     """
 
     def __init__(
@@ -156,7 +159,9 @@ class Endpoint:
         route: str,
         path: re.Pattern[str],
         answer: Callable[[str, str | None, Scope, Receive], Awaitable[Reply]],
+        problems: Problems = our_words,
     ) -> None:
+        self._problems = problems
         self.route = route
         self.path = path
         self._answer = answer
@@ -164,7 +169,8 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI; for a router, where this app is mounted below another one."""
         found = scope["path_params"]
-        await self.serve(found["model"], found.get("version"), scope, receive, send, [])
+        version = f"@{found['label']}" if "label" in found else found.get("version")
+        await self.serve(found["model"], version, scope, receive, send, [])
 
     async def serve(
         self, model: str, version: str | None, scope: Scope, receive: Receive, send: Send, headers: Headers
@@ -175,11 +181,11 @@ class Endpoint:
         except (ClientGone, AbandonedError):
             return 499, 0
         except InfoldError as failure:
-            status = status_of(failure)
+            status, text = self._problems(failure, model)
             if status >= 500 and status not in (503, 504):
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
-            body = error_body(str(failure))
+            body = error_body(text)
             if isinstance(failure, BodyTooLargeError | BodyTimeoutError):
                 headers.append((b"connection", b"close"))  # the rest of the body is not read
             return status, await respond(send, status, (body,), headers=headers)
@@ -252,7 +258,8 @@ class Edge:
         """The endpoint of a path that carries tensors, with model and version."""
         for endpoint in self._endpoints:
             if found := endpoint.path.fullmatch(path):
-                return endpoint, found[1], found[2]
+                labels = found.groups()[2:]  # a version may have a name instead of a number
+                return endpoint, found[1], f"@{labels[0]}" if labels and labels[0] else found[2]
         return None
 
 

@@ -197,7 +197,7 @@ async def _serve(
     listening = asyncio.create_task(_listen(channel, peers, drain, settings.drain_s))
     await start(service)
     await server.serve()
-    await service.models.close()
+    await service.close()
     listening.cancel()
 
 

@@ -7,7 +7,9 @@ by key. Unknown keys are errors, so that a typo is not a silent default.
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from infold.errors import ConfigError
 
 __all__ = ["Batching", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
 
+LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
 Section = TypeVar("Section", "Batching", "SessionConfig")
@@ -97,11 +100,13 @@ class ModelConfig:
         versions: Which versions are served: `latest`, `latest:N`, `all`, or numbers.
         batching: How requests share a run.
         session: How onnxruntime runs the model.
+        version_labels: Names of versions, to be asked for instead of a number.
     """
 
     versions: str | tuple[int, ...] = "latest"
     batching: Batching = field(default_factory=Batching)
     session: SessionConfig = field(default_factory=SessionConfig)
+    version_labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
@@ -140,6 +145,8 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
             config = replace(config, batching=_section(config.batching, value, place))
         elif key == "session":
             config = replace(config, session=_section(config.session, value, place))
+        elif key == "version_labels":
+            config = replace(config, version_labels=_labels(value, place))
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
     return config
@@ -181,6 +188,17 @@ def _typed(value: Any, wanted: str, place: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(place, f"must be a number, not {value!r}")
     return float(value)
+
+
+def _labels(value: Any, place: str) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ConfigError(place, "must be a table")
+    for label, version in value.items():
+        if not LABEL.fullmatch(label):
+            raise ConfigError(f"{place}.{label}", "a label is letters, digits, '.', '_' and '-'")
+        if type(version) is not int or version < 1:
+            raise ConfigError(f"{place}.{label}", f"must be a version, not {version!r}")
+    return dict(value)
 
 
 def _versions(value: Any, place: str) -> str | tuple[int, ...]:

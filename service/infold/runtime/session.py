@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from infold.errors import DeviceError, NoKernelError, SessionError
+from infold.runtime.bfloat16 import run_values
 from infold.runtime.options import CUDA, RunOptions, session_options
 from infold.runtime.ort import onnxruntime
-from infold.tensors import Array, Signature, Tensors, TensorSpec
+from infold.tensors import BFLOAT16, Array, Signature, Tensors, TensorSpec
 
 __all__ = ["Session", "Stop", "versions"]
 
@@ -31,6 +32,7 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(float)": np.dtype(np.float32),
     "tensor(double)": np.dtype(np.float64),
+    "tensor(bfloat16)": BFLOAT16,
     "tensor(string)": np.dtype(np.object_),
 }
 
@@ -121,6 +123,9 @@ class Session:
         self.left_on_cpu: tuple[str, ...] = ()
         self._keeps_memory = options.keeps_memory and provider != CUDA
         self._output_names = [spec.name for spec in self.signature.outputs]
+        self._has_bfloat16 = any(
+            spec.dtype == BFLOAT16 for spec in (*self.signature.inputs, *self.signature.outputs)
+        )
 
     @property
     def provider(self) -> str:
@@ -148,7 +153,11 @@ class Session:
             stop.native.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             # Not through its Python wrapper, which checks again what the signature has: 2 of 8 us.
-            results = self._native._sess.run(names, dict(tensors), None if stop is None else stop.native)
+            switch = None if stop is None else stop.native
+            if self._has_bfloat16:
+                results = run_values(self._native, names, tensors, switch)
+            else:
+                results = self._native._sess.run(names, dict(tensors), switch)
         except Exception as failure:
             raise _translated(self.path, failure) from failure
         return dict(zip(names, results, strict=True))

@@ -7,7 +7,8 @@ a number for a clock.
 
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.batcher import Batcher
-from infold.serving.events import Observer, SilentObserver
+from infold.serving.catalogue import Catalogue, ModelState
+from infold.serving.events import Observer, SilentObserver, Spent
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
 from infold.serving.repository import ModelRepository, ModelVersion
@@ -19,14 +20,17 @@ __all__ = [
     "Asked",
     "BatchQueue",
     "Batcher",
+    "Catalogue",
     "Load",
     "ModelManager",
     "ModelRepository",
+    "ModelState",
     "ModelVersion",
     "Observer",
     "Runners",
     "Servable",
     "SilentObserver",
+    "Spent",
     "State",
     "Ticket",
     "Unload",

@@ -28,7 +28,7 @@ from infold.errors import (
 )
 from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
-from infold.serving.events import Observer
+from infold.serving.events import Observer, Spent
 from infold.serving.inline import InlineRuns
 from infold.serving.joining import common_rows, joined, padded_rows, parts, split
 from infold.serving.plan import Plan
@@ -60,6 +60,8 @@ class _Call:
         run: Switch of the run it is in, with everyone who waits for that.
         is_given_up: Nobody waits for it any more.
         is_answered: A runner has answered it.
+        decode_s: Seconds it took to decode it.
+        limit: Ends the wait for its answer.
     """
 
     work: Work[Any]
@@ -71,6 +73,20 @@ class _Call:
     run: _Run | None = None
     is_given_up: bool = False
     is_answered: bool = False
+    decode_s: float = 0.0
+    limit: asyncio.Timeout | None = None
+
+    def hurry(self, deadline: float) -> None:
+        """Wait no longer than that."""
+        if self.limit is not None and not self.answer.done():
+            self.limit.reschedule(deadline)
+
+    def decode(self) -> Asked:
+        """Read it, and remember how long that took."""
+        began = time.perf_counter()
+        self.asked = self.work.decode()
+        self.decode_s = time.perf_counter() - began
+        return self.asked
 
 
 @dataclass(eq=False, slots=True)
@@ -161,13 +177,16 @@ class Batcher:
             DeadlineExceededError: The answer did not come in time.
             SessionError: The run failed for this request alone.
         """
-        asked, rows = None, 1
+        asked, rows, decode_s = None, 1, 0.0
         if work.is_cheap:
+            began = time.perf_counter()
             asked = work.decode()
             rows = self._checked(asked)
-            if self._inline.allows(rows) and (results := self._run_here(asked, rows)) is not None:
-                return work.encode(results)
-        call = _Call(work, self._loop.create_future(), asked, rows, clock())
+            decode_s = time.perf_counter() - began
+            if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
+                return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
+        call = _Call(work, self._loop.create_future(), asked, rows, clock(), decode_s=decode_s)
+        deadline = _earlier(deadline, call)
         if asked is None and self._joins:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
@@ -177,7 +196,7 @@ class Batcher:
         self._pending.add(call.answer)
         watch = None if left is None else self._watch(left, call.answer)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as call.limit:
                 answer: Answer = await call.answer
                 return answer
         except TimeoutError as late:
@@ -200,14 +219,20 @@ class Batcher:
 
     # -- on the event loop ------------------------------------------------------------------------
 
-    def _run_here(self, asked: Asked, rows: int) -> dict[str, Array] | None:
-        results, seconds = self._inline.run(asked.tensors, asked.outputs)
+    def _run_here(self, asked: Asked) -> dict[str, Array] | None:
+        results = self._inline.run(asked.tensors, asked.outputs)
         if self._inline.is_over:
-            log.warning("runs moved off the event loop", extra={"model": self._name[0], "seconds": seconds})
-        if results is not None:
-            self._observer.waited(*self._name, 0.0)
-            self._observer.batch_ran(*self._name, 1, rows, seconds)
+            about = {"model": self._name[0], "seconds": self._inline.seconds}
+            log.warning("runs moved off the event loop", extra=about)
         return results
+
+    def _encoded_here(self, work: Work[Answer], results: dict[str, Array], rows: int, spent: Spent) -> Answer:
+        began = time.perf_counter()
+        answer = work.encode(results)
+        spent.output_s = time.perf_counter() - began
+        self._observer.waited(*self._name, 0.0)
+        self._observer.batch_ran(*self._name, 1, rows, spent)
+        return answer
 
     def _watch(self, left: Left, answer: asyncio.Future[Any]) -> asyncio.Task[None]:
         """Fail the answer as soon as nobody waits for it."""
@@ -275,9 +300,11 @@ class Batcher:
         if call.is_given_up:
             return
         try:
-            call.asked = call.work.decode()
-            call.rows = self._checked(call.asked)
-            call.ticket = self._ticket(call, ticket.deadline)
+            call.rows = self._checked(call.decode())
+            deadline = _earlier(ticket.deadline, call)
+            if deadline != ticket.deadline and deadline is not None:
+                self._loop.call_soon_threadsafe(call.hurry, deadline)
+            call.ticket = self._ticket(call, deadline)
             self._runners.offer(self._running, call.ticket)
             if ticket.payload.is_given_up:  # meanwhile, and maybe before it had this place
                 self._runners.withdraw(self._running, call.ticket)
@@ -290,23 +317,22 @@ class Batcher:
         taken = clock()
         waits = [taken - call.arrived for call in calls]
         run = self._run_wide if is_wide and self._run_wide is not None else self._run
-        began = time.perf_counter()
+        spent = Spent()
         try:
-            answers: list[Any] = self._compute(calls, run)
+            answers: list[Any] = self._compute(calls, run, spent)
         except SessionError as failure:
             is_alone = len(calls) == 1 or all(call.is_given_up for call in calls)
-            answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run)
+            answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run, spent)
         except Exception as failure:
             if not isinstance(failure, InfoldError):
                 log.exception("a run was lost")
             answers = [failure] * len(calls)
-        seconds = time.perf_counter() - began
         rows = sum(call.rows for call in calls)
 
         def told() -> None:
             for wait in waits:
                 self._observer.waited(*self._name, wait)
-            self._observer.batch_ran(*self._name, len(calls), rows, seconds)
+            self._observer.batch_ran(*self._name, len(calls), rows, spent)
 
         self._answered(calls, answers, told)
 
@@ -314,12 +340,12 @@ class Batcher:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._deliver, calls, answers, told)
 
-    def _one_by_one(self, calls: list[_Call], run: RunFunction) -> list[Any]:
+    def _one_by_one(self, calls: list[_Call], run: RunFunction, spent: Spent) -> list[Any]:
         """One bad request must not fail its neighbours."""
         answers: list[Any] = []
         for call in calls:
             try:
-                answers += self._compute([call], run)
+                answers += self._compute([call], run, spent)
             except Exception as failure:
                 answers.append(failure)
         model, version = self._name
@@ -327,30 +353,68 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._observer.batch_failed, model, version, len(calls))
         return answers
 
-    def _compute(self, calls: list[_Call], run: RunFunction) -> list[Any]:
+    def _compute(self, calls: list[_Call], run: RunFunction, spent: Spent) -> list[Any]:
         """Decode what is not decoded yet, join, run, split and encode."""
         for call in calls:
             if call.asked is None:
-                call.asked = call.work.decode()
-                call.rows = self._checked(call.asked)
+                call.rows = self._checked(call.decode())
+                if (deadline := _earlier(None, call)) is not None and deadline <= clock():
+                    raise DeadlineExceededError(clock() - call.arrived)
+            spent.input_s += call.decode_s
         usual = max(self._plan.join_rows, USUAL_ROWS)
         shared = _Run(calls, Stop(is_large=sum(call.rows for call in calls) > usual))
         for call in calls:
             call.run = shared
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
+        timed = _Timed(run, spent)
         most, counts = self._batching.max_rows, [call.rows for call in calls]
         if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
-            pieces = [run(part, wanted, stop) for part in parts(asked[0].tensors, counts[0], most)]
+            pieces = [timed(part, wanted, stop) for part in parts(asked[0].tensors, counts[0], most)]
             results = [{name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}]
         else:
             rows = padded_rows(sum(counts), self._batching.pad_to) if self._signature.is_batched else 0
             if len(calls) == 1 and rows in (0, counts[0]):
-                results = [run(asked[0].tensors, wanted, stop)]
+                results = [timed(asked[0].tensors, wanted, stop)]
             else:
-                together = run(joined([each.tensors for each in asked], rows), wanted, stop)
-                results = split(self._name[0], together, counts, rows)
-        return [_encoded(call, own) for call, own in zip(calls, results, strict=True)]
+                began = time.perf_counter()
+                inputs = joined([each.tensors for each in asked], rows)
+                spent.input_s += time.perf_counter() - began
+                results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
+        answers = [_encoded(call, own) for call, own in zip(calls, results, strict=True)]
+        spent.output_s += time.perf_counter() - timed.ended
+        return answers
+
+
+class _Timed:
+    """A run whose time is counted.
+
+    Attributes:
+        ended: When the last one did.
+    """
+
+    __slots__ = ("_run", "_spent", "ended")
+
+    def __init__(self, run: RunFunction, spent: Spent) -> None:
+        self._run = run
+        self._spent = spent
+        self.ended = 0.0
+
+    def __call__(self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop) -> dict[str, Array]:
+        began = time.perf_counter()
+        try:
+            return self._run(tensors, outputs, stop)
+        finally:
+            self.ended = time.perf_counter()
+            self._spent.infer_s += self.ended - began
+
+
+def _earlier(deadline: float | None, call: _Call) -> float | None:
+    """The deadline of a request that may have set itself one, once it is decoded."""
+    if call.asked is None or call.asked.timeout_s is None:
+        return deadline
+    own = call.arrived + call.asked.timeout_s
+    return own if deadline is None else min(deadline, own)
 
 
 def _encoded(call: _Call, results: dict[str, Array]) -> Any:

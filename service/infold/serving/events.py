@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Observer", "SilentObserver"]
+__all__ = ["Observer", "SilentObserver", "Spent"]
+
+
+@dataclass(slots=True)
+class Spent:
+    """Where the time of one run went, in seconds.
+
+    Attributes:
+        input_s: Reading and joining requests.
+        infer_s: In the session.
+        output_s: Splitting and writing answers.
+    """
+
+    input_s: float = 0.0
+    infer_s: float = 0.0
+    output_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.input_s + self.infer_s + self.output_s
 
 
 class Observer(Protocol):
@@ -13,7 +34,7 @@ class Observer(Protocol):
     def state_changed(self, model: str, version: int, state: str, reason: str) -> None:
         """A version entered a state."""
 
-    def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
+    def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """The session ran once, for so many requests with so many rows in all."""
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
@@ -29,7 +50,7 @@ class SilentObserver:
     def state_changed(self, model: str, version: int, state: str, reason: str) -> None:
         """See `Observer`."""
 
-    def batch_ran(self, model: str, version: int, requests: int, rows: int, seconds: float) -> None:
+    def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """See `Observer`."""
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:

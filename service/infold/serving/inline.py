@@ -34,12 +34,16 @@ class InlineRuns:
     Args:
         rows: Most rows of a request that may be run so; 0 allows none.
         run: Runs tensors.
+
+    Attributes:
+        seconds: That the last run took.
     """
 
     def __init__(self, rows: int, run: Run) -> None:
         self._rows = rows
         self._run = run
         self._slow = 0
+        self.seconds = 0.0
         self._stop: Stop | None = None
         self._runs = 0  # begun and ended: odd while one is under way
         self._active = threading.Event()
@@ -52,10 +56,8 @@ class InlineRuns:
         """A request of so many rows may be run here."""
         return max(1, rows) <= self._rows
 
-    def run(self, tensors: Tensors, outputs: Sequence[str] | None) -> tuple[dict[str, Array] | None, float]:
-        """Outputs by name, and the seconds it took.
-
-        The outputs are None if the run was ended for taking too long; none will be allowed again.
+    def run(self, tensors: Tensors, outputs: Sequence[str] | None) -> dict[str, Array] | None:
+        """Outputs by name; None if the run was ended for taking too long, and none is allowed again.
 
         Raises:
             SessionError: The run failed by itself.
@@ -74,12 +76,12 @@ class InlineRuns:
                 raise
         finally:
             self._runs += 1
-            seconds = time.perf_counter() - began
-            if seconds > SLOW_S:
+            self.seconds = time.perf_counter() - began
+            if self.seconds > SLOW_S:
                 self._count_slow()
             elif self._slow:
                 self._slow -= 1
-        return results, seconds
+        return results
 
     @property
     def is_over(self) -> bool:

@@ -9,14 +9,17 @@ READY is published after it is true, DRAINING before it begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
+import numpy as np
+
 from infold.serving.batcher import Batcher, Left
+from infold.serving.classes import top_classes
 from infold.serving.repository import ModelVersion
 from infold.serving.work import Work
-from infold.tensors import Signature
+from infold.tensors import Array, Signature
 
 __all__ = ["Servable", "State"]
 
@@ -48,13 +51,15 @@ class Servable:
     Attributes:
         version: What it is.
         state: Where it is in its life.
-        reason: Why it failed; empty otherwise.
+        reason: Why it failed, or why a changed file of it is not served; empty otherwise.
+        labels: Names of the classes that an output tells apart, by output.
     """
 
     def __init__(self, version: ModelVersion) -> None:
         self.version = version
         self.state = State.LOADING
         self.reason = ""
+        self.labels: Mapping[str, Sequence[str]] = {}
         self._signature: Signature | None = None
         self._batcher: Batcher | None = None
         self._leases = 0
@@ -89,6 +94,28 @@ class Servable:
     def attach(self, signature: Signature, batcher: Batcher) -> None:
         """Give it what it runs on."""
         self._signature, self._batcher = signature, batcher
+
+    def classes(self, output: str, array: Array, top: int) -> Array:
+        """The largest values of an output as `value:index` or `value:index:label`, largest first.
+
+        Args:
+            output: Its name.
+            array: Its values, a row each where the model is batched.
+            top: How many; fewer where there are fewer.
+
+        Returns:
+            Strings, [rows, top], or [top] of a model that has no rows.
+        """
+        rows = array.reshape(len(array) if self.signature.is_batched else 1, -1)
+        texts = [
+            [
+                f"{value}:{index}" if label is None else f"{value}:{index}:{label}"
+                for value, index, label in row
+            ]
+            for row in top_classes(rows, top, self.labels.get(output))
+        ]
+        strings = np.array(texts, np.object_).reshape(len(rows), min(top, rows.shape[1]))
+        return strings if self.signature.is_batched else strings.reshape(-1)
 
     def __enter__(self) -> Servable:
         """Hold it: it is not unloaded before all who do have let go."""

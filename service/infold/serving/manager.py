@@ -1,21 +1,27 @@
-"""Keeps what is loaded in step with what is on disk, and hands out leases."""
+"""Keeps what is loaded in step with what is wanted, and hands out leases.
+
+What is wanted is all that lies on disk, or, where models are loaded by name, what
+was asked for. One change is made at a time; whoever asks for the next one waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError
+from infold.errors import InfoldError, LoadError, ModelNotFoundError, RepositoryError
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving.batcher import Batcher
+from infold.serving.catalogue import Catalogue, Held
 from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
 from infold.serving.loading import Loaded, load
-from infold.serving.repository import ModelRepository, ModelVersion
+from infold.serving.repository import Listing, ModelRepository, ModelVersion
 from infold.serving.runners import Runners
-from infold.serving.versions import Load, plan
+from infold.serving.versions import Load, plan, wanted
 
 __all__ = ["ModelManager"]
 
@@ -32,6 +38,11 @@ class ModelManager:
         cache: Where outcomes of earlier loads lie; by default nothing outlives this process.
         cores: That all runs together may take; by default all that this process may use.
         processes: That share the load; a model's queue holds that part of its capacity.
+        asked: Models to be loaded by name, each with the configuration that overrides what lies
+            beside it, or None; by default whatever is on disk.
+
+    Attributes:
+        catalogue: What is loaded.
     """
 
     def __init__(
@@ -42,15 +53,18 @@ class ModelManager:
         cache: Cache | None = None,
         cores: int = 0,
         processes: int = 1,
+        asked: Mapping[str, str | None] | None = None,
     ) -> None:
         self._repository = repository
         self._placement = placement
         self._observer = observer or SilentObserver()
         self._cache = cache or Cache(None)
         self._runners: Runners[Any] = Runners(cores or available_cores())
-        self._servables: dict[str, dict[int, Servable]] = {}
+        self.catalogue = Catalogue()
         self._processes = processes
-        self._is_draining = False
+        self._asked = None if asked is None else dict(asked)
+        self._one_change = asyncio.Lock()
+        self._replaced: set[asyncio.Task[None]] = set()
 
     @property
     def placement(self) -> Placement:
@@ -58,121 +72,208 @@ class ModelManager:
         return self._placement
 
     @property
-    def is_ready(self) -> bool:
-        """Every model has a version that answers, and the service is not going down."""
-        return not self._is_draining and all(
-            any(servable.state is State.READY for servable in versions.values())
-            for versions in self._servables.values()
-        )
+    def asked(self) -> Mapping[str, str | None]:
+        """Models that were asked for by name, with what overrides their configuration."""
+        return dict(self._asked or {})
 
-    @property
-    def load(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """Requests in flight and rows that wait, of each model and version that is loaded."""
-        return {
-            (name, number): (servable.in_flight, servable.waiting_rows)
-            for name, versions in self._servables.items()
-            for number, servable in versions.items()
-            if servable.state in (State.READY, State.DRAINING)
-        }
-
-    def models(self) -> list[str]:
-        """Names of all models, sorted."""
-        return sorted(self._servables)
-
-    def versions(self, name: str) -> list[Servable]:
-        """All versions of a model, oldest first.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
-        if name not in self._servables:
-            raise ModelNotFoundError(name)
-        return [servable for _, servable in sorted(self._servables[name].items())]
-
-    def find(self, name: str, version: int | None = None) -> Servable:
-        """The version asked for, or the newest that is ready.
-
-        Raises:
-            ModelNotFoundError: No such model or version.
-            ModelNotReadyError: It is there, but cannot answer.
-        """
-        versions = self._servables.get(name)
-        if versions is None:
-            raise ModelNotFoundError(name)
-        if version is not None:
-            servable = versions.get(version)
-            if servable is None or servable.state is State.UNLOADED:
-                raise ModelNotFoundError(name, version)
-        else:
-            ready = [number for number, each in versions.items() if each.state is State.READY]
-            servable = versions[max(ready or versions)]
-        if servable.state is not State.READY:
-            raise ModelNotReadyError(name, servable.version.number, servable.state)
-        return servable
-
-    def lease(self, name: str, version: int | None = None) -> Servable:
-        """As `find`, to be held at once in a `with`, so that it is not unloaded meanwhile.
-
-        Raises:
-            As `find`.
-        """
-        return self.find(name, version)
-
-    async def reconcile(self) -> None:
-        """Load what is missing and unload what is not wanted, until nothing is left to do.
-
-        A version that fails to load is kept as FAILED with its reason and not tried again.
+    async def ask_for_all(self) -> None:
+        """Ask for every model on disk, where models are loaded by name.
 
         Raises:
             RepositoryError, ConfigError: The repository cannot be listed.
         """
         found = await asyncio.to_thread(self._repository.list)
-        for name in sorted({*found, *self._servables}):
-            on_disk = {version.number: version for version in found.get(name, ())}
-            policy = self._repository.policy(name)
-            held = self._servables.setdefault(name, {})
-            while action := plan(on_disk, {n: s.state for n, s in held.items()}, policy):
-                if isinstance(action, Load):
-                    await self._load(on_disk[action.version])
-                else:
-                    await self._unload(held[action.version])
-            if not on_disk and not any(s.state is State.READY for s in held.values()):
-                del self._servables[name]
+        self._asked = dict.fromkeys(found) | (self._asked or {})
+        self._asked.pop("*", None)
+
+    async def on_disk(self) -> tuple[str, ...]:
+        """Names of all folders that may be models, loaded or not.
+
+        Raises:
+            RepositoryError: The repository cannot be listed.
+        """
+        return await asyncio.to_thread(self._repository.names)
+
+    async def models_on_disk(self) -> list[str]:
+        """Names of all models, loaded or not.
+
+        Raises:
+            RepositoryError: The repository cannot be listed.
+        """
+
+        def read() -> list[str]:
+            return [name for name in self._repository.names() if self._repository.has_version(name)]
+
+        return await asyncio.to_thread(read)
+
+    async def reconcile(self) -> None:
+        """Load what is missing or has changed and unload what is not wanted, until nothing is left to do.
+
+        What fails to load is kept as failed with its reason, and tried again once it changes.
+
+        Raises:
+            RepositoryError: The repository cannot be listed.
+        """
+        async with self._one_change:
+            for name, listing in (await self._listings()).items():
+                await self._settle(name, listing)
+
+    async def follow(self, every_s: float) -> None:
+        """Reconcile from time to time, for ever; what is still being written waits until it is not."""
+        seen: Mapping[str, Listing | InfoldError] = {}
+        while not self.catalogue.is_draining:
+            await asyncio.sleep(every_s)
+            try:
+                async with self._one_change:
+                    found = await self._listings()
+                    for name, listing in found.items():
+                        if isinstance(listing, InfoldError) or seen.get(name) == listing:
+                            await self._settle(name, listing)
+                seen = found
+            except InfoldError as failure:
+                log.error("repository not listed", extra={"reason": str(failure)})
+
+    async def load(self, name: str, override: str | None = None) -> None:
+        """A model is loaded as it lies on disk now, and again whatever of it was loaded and has changed.
+
+        Args:
+            name: Of the model.
+            override: Replaces the configuration beside it, as Triton's JSON.
+
+        Raises:
+            LoadError: It is not on disk, its configuration makes no sense, or a version does not
+                load; what was loaded before is served on.
+        """
+        async with self._one_change:
+            try:
+                listing = await asyncio.to_thread(self._repository.listing, name, override)
+            except InfoldError as failure:
+                raise LoadError(name, str(failure)) from failure
+            if not listing.versions:
+                raise LoadError(name, "there is no version of it in the model repository")
+            if self._asked is not None:
+                self._asked[name] = override
+            model = self.catalogue.held.get(name)
+            if model is not None:  # what has failed may succeed now
+                model.tried = {n: v for n, v in model.tried.items() if not model.servables[n].reason}
+            await self._settle(name, listing)
+            servables = self.catalogue.held[name].servables
+            reasons = [
+                f"version {number}: {servables[number].reason}"
+                for number in wanted([each.number for each in listing.versions], listing.policy)
+                if servables[number].reason
+            ]
+            if reasons:
+                raise LoadError(name, "; ".join(reasons))
+
+    async def unload(self, name: str) -> None:
+        """A model is served no more, once what was asked of it is answered.
+
+        Raises:
+            ModelNotFoundError: No model of that name was ever loaded.
+        """
+        async with self._one_change:
+            if self._asked is not None:
+                self._asked.pop(name, None)
+            model = self.catalogue.held.get(name)
+            if model is None:
+                raise ModelNotFoundError(name)
+            model.refusal = None
+            await asyncio.gather(*(self._unload(servable) for servable in model.ready))
+            for number, servable in list(model.servables.items()):
+                if servable.state is State.FAILED:
+                    del model.servables[number]
+            model.tried.clear()
+            if not model.servables:
+                del self.catalogue.held[name]
 
     async def close(self) -> None:
         """Answer what was accepted, then unload everything."""
-        self._is_draining = True
-        ready = [s for held in self._servables.values() for s in held.values() if s.state is State.READY]
-        await asyncio.gather(*(self._unload(servable) for servable in ready))
+        self.catalogue.is_draining = True
+        ready = [servable for model in self.catalogue.held.values() for servable in model.ready]
+        await asyncio.gather(*(self._unload(servable) for servable in ready), *self._replaced)
         self._runners.close()
         self._cache.close()
 
-    def begin_drain(self) -> None:
-        """Turn not ready, so that load balancers look elsewhere; requests are still answered."""
-        self._is_draining = True
+    async def _listings(self) -> dict[str, Listing | InfoldError]:
+        """Of every model that is wanted or known; why, of one that cannot be read."""
 
-    async def _load(self, version: ModelVersion) -> None:
+        def read() -> dict[str, Listing | InfoldError]:
+            asked = self._asked
+            names = self._repository.names()
+            found: dict[str, Listing | InfoldError] = {}
+            for name in names if asked is None else asked:
+                try:
+                    listing = self._repository.listing(name, None if asked is None else asked[name])
+                except InfoldError as failure:
+                    found[name] = failure
+                    continue
+                if listing.versions or asked is not None:
+                    found[name] = listing
+            return found
+
+        gone = Listing((), "latest")
+        known = list(self.catalogue.held)
+        found = await asyncio.to_thread(read)
+        return dict(sorted({**dict.fromkeys(known, gone), **found}.items()))
+
+    async def _settle(self, name: str, listing: Listing | InfoldError) -> None:
+        """Bring one model to what is on disk."""
+        model = self.catalogue.held.setdefault(name, Held({}, {}))
+        if isinstance(listing, InfoldError):
+            if str(listing) != str(model.refusal):
+                log.error("model not read", extra={"model": name, "reason": str(listing)})
+            model.refusal = listing
+            return
+        model.refusal = None
+        if not listing.versions and self._asked is not None and name in self._asked:
+            model.refusal = RepositoryError(self._repository.root / name, "there is no version in it")
+        on_disk = {version.number: version for version in listing.versions}
+        while True:
+            changed = [n for n in model.servables if n in on_disk and model.tried.get(n) != on_disk[n]]
+            action = plan(on_disk, model.states, listing.policy, changed)
+            if action is None:
+                break
+            if isinstance(action, Load):
+                await self._load(model, on_disk[action.version])
+            else:
+                await self._unload(model.servables[action.version])
+        if not on_disk and not model.ready and model.refusal is None:
+            del self.catalogue.held[name]
+
+    async def _load(self, model: Held, version: ModelVersion) -> None:
+        model.tried[version.number] = version
+        before = model.servables.get(version.number)
+        is_replaced = before is not None and before.state is State.READY
         servable = Servable(version)
-        self._servables[version.name][version.number] = servable
-        self._tell(servable)
+        if before is None or not is_replaced:
+            model.servables[version.number] = servable
+            self._tell(servable)
         try:
             loaded = await asyncio.to_thread(load, version, self._placement, self._runners.cores, self._cache)
         except InfoldError as failure:
+            if before is not None and is_replaced:  # what was served before is served on
+                before.reason = str(failure)
+                log.error("model not reloaded", extra=_about(version) | {"reason": before.reason})
+                return
             servable.to(State.FAILED, str(failure))
             self._tell(servable)
             return
         if loaded.left_on_cpu:
-            log.warning(
-                "nodes left on the cpu",
-                extra={
-                    "model": version.name,
-                    "version": version.number,
-                    "operators": loaded.left_on_cpu,
-                },
-            )
+            log.warning("nodes left on the cpu", extra=_about(version) | {"operators": loaded.left_on_cpu})
         servable.attach(loaded.session.signature, self._batcher(version, loaded))
         servable.to(State.READY)
+        model.servables[version.number] = servable
         self._tell(servable)
+        if before is not None and is_replaced:
+            self._drain_aside(before)
+
+    def _drain_aside(self, replaced: Servable) -> None:
+        """Let a servable whose place another one has taken answer what it was asked."""
+        replaced.to(State.DRAINING)
+        task = asyncio.get_running_loop().create_task(replaced.drain())
+        self._replaced.add(task)
+        task.add_done_callback(self._replaced.discard)
 
     def _batcher(self, version: ModelVersion, loaded: Loaded) -> Batcher:
         batching = version.config.batching
@@ -202,6 +303,9 @@ class ModelManager:
             logging.ERROR if servable.state is State.FAILED else logging.INFO,
             "model %s",
             servable.state.value,
-            extra={"model": version.name, "version": version.number}
-            | ({"reason": servable.reason} if servable.reason else {}),
+            extra=_about(version) | ({"reason": servable.reason} if servable.reason else {}),
         )
+
+
+def _about(version: ModelVersion) -> dict[str, object]:
+    return {"model": version.name, "version": version.number}

@@ -48,7 +48,10 @@ def wanted(found: Collection[int], policy: str | tuple[int, ...]) -> list[int]:
 
 
 def plan(
-    found: Collection[int], held: Mapping[int, State], policy: str | tuple[int, ...]
+    found: Collection[int],
+    held: Mapping[int, State],
+    policy: str | tuple[int, ...],
+    changed: Collection[int] = (),
 ) -> Load | Unload | None:
     """The next action for one model, or None.
 
@@ -56,10 +59,11 @@ def plan(
         found: Versions on disk.
         held: State of every version the manager knows of.
         policy: See `wanted`.
+        changed: Versions that are not on disk any more as they were when they were tried last.
     """
     aspired = wanted(found, policy)
     for version in aspired:
-        if version not in held or held[version] is State.UNLOADED:
+        if version not in held or held[version] is State.UNLOADED or version in changed:
             return Load(version)
     if any(held.get(version) is State.LOADING for version in aspired):
         return None

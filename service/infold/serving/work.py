@@ -20,10 +20,12 @@ class Asked:
     Attributes:
         tensors: All inputs by name.
         outputs: Outputs wanted, in that order; None means all.
+        timeout_s: Longest time it may wait for its run; None for as long as the service lets it.
     """
 
     tensors: Tensors
     outputs: Sequence[str] | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,77 @@
+"""Routes of the protocol's model repository extension: what there is, load, unload.
+
+Source: Triton's docs/protocol/extension_model_repository.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from infold.errors import InvalidInputError, MalformedBodyError
+from infold.rest.service import Service
+from infold.rest.v2_models import index
+from infold.rest.wire import read_body
+
+__all__ = ["add_repository"]
+
+LONGEST_BYTES = 2**20
+INDEX = "/v2/repository/index"
+LOAD = "/v2/repository/models/{model}/load"
+UNLOAD = "/v2/repository/models/{model}/unload"
+
+
+class _Index(msgspec.Struct):
+    ready: bool = False
+
+
+class _Order(msgspec.Struct):
+    parameters: dict[str, Any] = {}
+
+
+def add_repository(app: FastAPI, service: Service) -> None:
+    """Serve the index, and load and unload by name; `infold` has one repository, whatever it is called."""
+
+    async def read(request: Request, kind: type[Any]) -> Any:
+        settings = service.settings
+        body = await read_body(request.scope, request.receive, LONGEST_BYTES, settings.body_timeout_s)
+        if not bytes(body).strip():
+            return kind()
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as broken:
+            raise MalformedBodyError(f"request: {broken}") from None
+
+    @app.post("/v2/repository/{repository}/index", tags=["repository"], include_in_schema=False)
+    @app.post(INDEX, tags=["repository"])
+    async def list_models(request: Request) -> list[dict[str, str]]:
+        """Every model and version with its state."""
+        asked = await read(request, _Index)
+        on_disk = [] if asked.ready else await service.manager.models_on_disk()
+        return index(on_disk, await service.states(), only_ready=asked.ready)
+
+    @app.post("/v2/repository/{repository}/models/{model}/load", include_in_schema=False)
+    @app.post(LOAD, tags=["repository"])
+    async def load(request: Request, model: str) -> Response:
+        """The model is loaded as it lies on disk now, once this answers."""
+        asked = await read(request, _Order)
+        config = None
+        for key, value in asked.parameters.items():
+            if key != "config":
+                raise InvalidInputError(f"parameters.{key}", "is not served: models come from the repository")
+            if not isinstance(value, str):
+                raise InvalidInputError("parameters.config", "must be a string that holds JSON")
+            config = value
+        await service.control.load(model, config)
+        return Response()
+
+    @app.post("/v2/repository/{repository}/models/{model}/unload", include_in_schema=False)
+    @app.post(UNLOAD, tags=["repository"])
+    async def unload(request: Request, model: str) -> Response:
+        """The model is served no more, once this answers."""
+        await read(request, _Order)
+        await service.control.unload(model)
+        return Response()
