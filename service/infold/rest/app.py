@@ -2,7 +2,7 @@
 
 FastAPI serves what is small and described (health, metadata, docs); the routes
 that carry tensors are plain ASGI endpoints inside the same app, since pydantic
-on tensor bodies doubles their cost.
+would look at every number of a tensor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class App(FastAPI):
-    """FastAPI with our edge around all of it: its own layers cost a tenth of a small request."""
+    """FastAPI with our edge around all of it: requests that carry tensors skip its own layers."""
 
     edge: Edge
 

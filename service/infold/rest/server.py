@@ -64,7 +64,7 @@ async def start(service: Service) -> None:
     except InfoldError:
         await service.close()
         raise
-    # What is loaded stays, and requests leave no cycles: looking for them so often costs a few percent.
+    # What is loaded stays, and requests leave no cycles: looking for them so often is for nothing.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 

@@ -40,12 +40,10 @@ RETRY_S = 1.0
 class WorkerServer(Server):
     """A server that takes connections from a socket which it shares.
 
-    The loop's own servers take whatever waits, at once: of 32 connections opened together one of
-    two such processes got 31 in one of ten trials, and of 32 opened one by one a worker that was
-    awake first got as many. So a worker takes one a turn, and leaves it for a moment to whoever
-    holds fewer. (A socket a process, SO_REUSEPORT, gave 18 or 19 to the busier in the median and
-    up to 23, would lose the connections queued at a worker that dies, and would let a second
-    service take the same port in silence.)
+    The loop's own servers take whatever waits, at once: whoever wakes first may have nearly all of
+    a burst. So a worker takes one a turn, and leaves it for a moment to whoever holds fewer. (A
+    socket a process, SO_REUSEPORT, is dealt to by hash, would lose the connections queued at a
+    worker that dies, and would let a second service take the same port in silence.)
 
     Args:
         config: As uvicorn wants it.

@@ -152,7 +152,7 @@ class Session:
         if stop is not None and stop.is_large and self._keeps_memory:
             stop.native.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            # Not through its Python wrapper, which checks again what the signature has: 2 of 8 us.
+            # Not through its Python wrapper, which checks again what the signature has.
             switch = None if stop is None else stop.native
             if self._has_bfloat16:
                 results = run_values(self._native, names, tensors, switch)
