@@ -40,7 +40,7 @@ ENGINE_LAYERS = ("Eltwise", "Subgraph", "Math", "BatchNormInference", "Multiply"
 ENGINE_UNCOUNTED = ("Input", "Output", "Const", "Constant", "Parameter", "Result", "Reorder")
 # What rounding explains, as a part of the largest output.
 TOLERANCE = {False: 1e-4, True: 2e-2}
-BASELINE = Peer("(load and save)", "load_and_save", "infold", ())
+BASELINE = Peer("(load and save)", "load_and_save", INFOLD.environment)
 
 
 @dataclass
@@ -281,7 +281,7 @@ class Bench:
                 continue
             counts = (of.count("ideal"), of.count("kept"), of.count("wrong"),
                       of.count("lost") + of.count("invalid"), of.count("crash"))  # fmt: skip
-            named = peer.name if peer is INFOLD else f"{peer.name} ({peer.version()})"
+            named = peer.name if peer is INFOLD else f"{peer.name} ({peer.environment.version()})"
             lines.append(f"| {named} | " + " | ".join(map(str, counts)) + " |")
         return "\n".join(lines)
 

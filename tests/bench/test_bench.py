@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,24 +17,13 @@ import numpy as np
 import onnx
 import pytest
 
+from command_line import assert_error, infold
 from stub_server import METADATA, Reply, doubled, doubled_in_binary, stub
 
 SHORT = ("--seconds", "0.2", "--warmup", "0.05")
 CLOSED = (*SHORT, "--loop", "closed", "--concurrency", "2")
 
-
-def infold(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infold", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """One line, no table."""
-    assert done.returncode == code, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("infold: ") and done.stdout == ""
-    for word in words:
-        assert word in line
+bench = partial(infold, "bench")
 
 
 @pytest.fixture
@@ -56,7 +46,7 @@ def test_a_repository_is_served_measured_and_held_against_bare_onnxruntime(
 ) -> None:
     """Table, sentence, CSV and chart of one run; nothing is left running."""
     plot, rows = tmp_path / "b.svg", tmp_path / "b.csv"
-    done = infold(
+    done = bench(
         repository, "--model", "double", *SHORT, "--concurrency", "1,2", "--rates", "50,100",
         "--csv", rows, "--plot", plot,
     )  # fmt: skip
@@ -78,7 +68,7 @@ def test_a_repository_is_served_measured_and_held_against_bare_onnxruntime(
 def test_a_running_server_is_loaded_and_its_answers_checked() -> None:
     """JSON of the whole result; no share, since nothing is known of its onnxruntime."""
     with stub(doubled) as url:
-        done = infold(url, *CLOSED, "--json")
+        done = bench(url, *CLOSED, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["loads"]
     assert row["loop"] == "closed" and row["share_of_bare"] is None and row["wrong"] == 0
@@ -87,7 +77,7 @@ def test_a_running_server_is_loaded_and_its_answers_checked() -> None:
 def test_the_binary_extension_is_spoken() -> None:
     """The stub reads every byte of it."""
     with stub(doubled_in_binary) as url:
-        done = infold(url, *CLOSED, "--body", "binary", "--rows", "3")
+        done = bench(url, *CLOSED, "--body", "binary", "--rows", "3")
     assert done.returncode == 0, done.stderr + done.stdout
 
 
@@ -98,7 +88,7 @@ def test_wrong_answers_make_the_exit_code_1() -> None:
         return doubled(number, body if number < 16 else body.replace(b"-", b""), headers)
 
     with stub(forgetful) as url:
-        done = infold(url, *CLOSED)
+        done = bench(url, *CLOSED)
     assert done.returncode == 1 and done.stderr == ""
     assert "note: wrong answers, the first: request " in done.stdout
 
@@ -113,7 +103,7 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
 
     (tmp_path / "cat.jpeg").write_bytes(b"\xff\xd8cat")
     with stub(picture, {}) as url:
-        done = infold(
+        done = bench(
             url, *CLOSED, "--body", tmp_path / "cat.jpeg", "--path", "/classify", "--header", "Key: k"
         )
     assert done.returncode == 0, done.stderr
@@ -123,41 +113,41 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
 def test_samples_are_sent(repository: Path, tmp_path: Path) -> None:
     """Samples that fit run; others are refused."""
     np.savez(tmp_path / "s.npz", x=np.ones((5, 4), np.float32))
-    done = infold(repository, "--model", "double", *CLOSED, "--samples", tmp_path / "s.npz", "-q")
+    done = bench(repository, "--model", "double", *CLOSED, "--samples", tmp_path / "s.npz", "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     np.savez(tmp_path / "s.npz", z=np.ones((5, 4), np.float32))
-    done = infold(repository, "--model", "double", *CLOSED, "--samples", tmp_path / "s.npz")
+    done = bench(repository, "--model", "double", *CLOSED, "--samples", tmp_path / "s.npz")
     assert_error(done, 1, "has no input 'z'; it has x")
 
 
 def test_repositories_and_models_that_are_not_there(repository: Path, tmp_path: Path) -> None:
     """Each says what there is."""
-    assert_error(infold(tmp_path / "nowhere"), 1, "no such model repository")
-    assert_error(infold(repository), 1, "holds double, open; name one with --model")
-    assert_error(infold(repository, "--model", "tripel"), 1, "no model 'tripel'", "double, open")
-    assert_error(infold(repository, "--model", "double", "--version", "7"), 1, "version 7 is not served")
-    assert_error(infold(repository, "--model", "open"), 1, "[?,1,?,?]", "--shape x=")
+    assert_error(bench(tmp_path / "nowhere"), 1, "no such model repository")
+    assert_error(bench(repository), 1, "holds double, open; name one with --model")
+    assert_error(bench(repository, "--model", "tripel"), 1, "no model 'tripel'", "double, open")
+    assert_error(bench(repository, "--model", "double", "--version", "7"), 1, "version 7 is not served")
+    assert_error(bench(repository, "--model", "open"), 1, "[?,1,?,?]", "--shape x=")
 
 
 def test_a_model_that_does_not_load_is_told(repository: Path) -> None:
     """In the server's own words."""
     (repository / "double" / "1" / "model.onnx").write_bytes(b"no model")
-    assert_error(infold(repository, "--model", "open", "--shape", "1,1,2,2"), 1, "does not start", "double")
+    assert_error(bench(repository, "--model", "open", "--shape", "1,1,2,2"), 1, "does not start", "double")
 
 
 def test_servers_that_cannot_be_loaded() -> None:
     """Nobody there, another kind of server, another model, a refusal, several models."""
     with stub(doubled) as url:
-        assert_error(infold(url, "--model", "tripel"), 1, "404 for model 'tripel'", "it has double")
-    assert_error(infold(url), 1, url, "cannot be reached")
+        assert_error(bench(url, "--model", "tripel"), 1, "404 for model 'tripel'", "it has double")
+    assert_error(bench(url), 1, url, "cannot be reached")
     with stub(doubled, {}) as url:
-        assert_error(infold(url), 1, "no server of Open Inference Protocol v2", "404")
+        assert_error(bench(url), 1, "no server of Open Inference Protocol v2", "404")
     with stub(doubled, {"/v2": {"name": "s"}, "/v2/models/double": METADATA}) as url:
-        assert_error(infold(url), 1, "does not list its models", "--model")
+        assert_error(bench(url), 1, "does not list its models", "--model")
     with stub(doubled_in_binary) as url:
-        assert_error(infold(url), 1, "answers 400 for the first request: no binary extension")
+        assert_error(bench(url), 1, "answers 400 for the first request: no binary extension")
     with stub(doubled, {"/v2": {"name": "s"}, "/v2/models": {"models": ["a", "b"]}}) as url:
-        assert_error(infold(url), 1, "has a, b; name one with --model")
+        assert_error(bench(url), 1, "has a, b; name one with --model")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +162,13 @@ def test_servers_that_cannot_be_loaded() -> None:
 )  # fmt: skip
 def test_options_that_make_no_sense(option: str, value: str) -> None:
     """2, and the option's name, before anything is asked."""
-    assert_error(infold("http://127.0.0.1:9", option, value), 2, option)
+    assert_error(bench("http://127.0.0.1:9", option, value), 2, option)
 
 
 def test_files_that_cannot_be_written_are_refused_first(repository: Path, tmp_path: Path) -> None:
     """Not after minutes of load."""
     start = time.monotonic()
-    done = infold(repository, "--model", "double", "--seconds", "60", "--csv", tmp_path / "no" / "b.csv")
+    done = bench(repository, "--model", "double", "--seconds", "60", "--csv", tmp_path / "no" / "b.csv")
     assert_error(done, 1, "there is no folder")
     assert time.monotonic() - start < 30
 

@@ -11,30 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
+from command_line import assert_error, infold
 from graphs import conv_norm, model, norm, normal, relu_only
 from infold import __version__
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx"
 
 
-def infold(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "infold", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
-
-
 def save(proto: onnx.ModelProto, folder: Path, name: str = "source.onnx") -> Path:
     path = folder / name
     path.write_bytes(proto.SerializeToString())
     return path
-
-
-def assert_one_line_error(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """One line on standard error that starts with the program's name, and nothing on standard output."""
-    assert done.returncode == code, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("infold: ") and done.stdout == ""
-    return line
 
 
 def assert_usage_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -119,15 +106,15 @@ def test_bad_sources(tmp_path: Path, content: bytes | None, words: str) -> None:
     """One line that names the file."""
     if content is not None:
         (tmp_path / "source.onnx").write_bytes(content)
-    line = assert_one_line_error(infold("convert", tmp_path / "source.onnx", tmp_path / "f.onnx"))
-    assert line.startswith(f"infold: {tmp_path / 'source.onnx'}: ") and words in line
+    done = infold("convert", tmp_path / "source.onnx", tmp_path / "f.onnx")
+    assert_error(done, 1, f"infold: {tmp_path / 'source.onnx'}: ", words)
 
 
 def test_bad_destinations(tmp_path: Path) -> None:
     """The source itself, another ending."""
     source = save(conv_norm(), tmp_path)
-    assert "never overwrites" in assert_one_line_error(infold("convert", source, source))
-    assert "must end in .onnx" in assert_one_line_error(infold("convert", source, tmp_path / "f.pb"))
+    assert_error(infold("convert", source, source), 1, "never overwrites")
+    assert_error(infold("convert", source, tmp_path / "f.pb"), 1, "must end in .onnx")
 
 
 def test_bad_samples(tmp_path: Path) -> None:
@@ -135,9 +122,9 @@ def test_bad_samples(tmp_path: Path) -> None:
     source = save(conv_norm(), tmp_path)
     np.savez(tmp_path / "s.npz", z=normal(1))
     done = infold("convert", source, tmp_path / "f.onnx", "--samples", tmp_path / "s.npz")
-    assert "no input 'z'; it has x" in assert_one_line_error(done)
+    assert_error(done, 1, "no input 'z'; it has x")
     done = infold("convert", source, tmp_path / "f.onnx", "--shape", "x=1,2,3")
-    assert "--shape x" in assert_one_line_error(done)
+    assert_error(done, 1, "--shape x")
 
 
 def test_samples_that_are_no_npz(tmp_path: Path) -> None:
@@ -146,7 +133,7 @@ def test_samples_that_are_no_npz(tmp_path: Path) -> None:
     done = infold(
         "convert", save(conv_norm(), tmp_path), tmp_path / "f.onnx", "--samples", tmp_path / "s.npy"
     )
-    assert "npz" in assert_one_line_error(done)
+    assert_error(done, 1, "npz")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +262,7 @@ def test_verify_quietly(tmp_path: Path) -> None:
 def test_verify_files_that_cannot_be_compared(tmp_path: Path) -> None:
     """Different inputs are one line, not a table."""
     done = infold("verify", save(conv_norm(), tmp_path), save(conv_norm(dtype="float16"), tmp_path, "o.onnx"))
-    assert "inputs differ" in assert_one_line_error(done)
+    assert_error(done, 1, "inputs differ")
 
 
 # -- inspect --------------------------------------------------------------------------------------
@@ -304,7 +291,7 @@ def test_inspect_a_model_without_norms(tmp_path: Path) -> None:
 
 def test_inspect_a_file_that_is_missing(tmp_path: Path) -> None:
     """The same one-line error as everywhere."""
-    assert "no such file" in assert_one_line_error(infold("inspect", tmp_path / "missing.onnx"))
+    assert_error(infold("inspect", tmp_path / "missing.onnx"), 1, "no such file")
 
 
 def test_a_division_by_zero_warns_nobody(tmp_path: Path) -> None:

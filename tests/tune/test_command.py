@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import onnx
 import pytest
 
+from command_line import assert_error, infold
 from graphs import model
 from infold.runtime import Cache, Device, Placement, available_cores, read_config
 from infold.serving import ModelRepository
@@ -23,19 +22,8 @@ MODELS = Path(__file__).parents[2] / "models"
 SHORT = ("--seconds", "0.02")
 
 
-def infold(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infold", "tune", *map(str, arguments)]
-    environment = {**os.environ, "INFOLD_CACHE_DIR": str(cache)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-
-
-def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """One line, no table."""
-    assert done.returncode == code, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("infold: ") and done.stdout == ""
-    for word in words:
-        assert word in line
+def tune(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    return infold("tune", *arguments, INFOLD_CACHE_DIR=str(cache))
 
 
 @pytest.fixture
@@ -49,9 +37,7 @@ def test_digits_are_measured_and_served_as_was_found_best(digits: Path, tmp_path
     toml = digits / "digits" / "model.toml"
     toml.write_text("# ours\n[batching]\nmax_rows = 4  # is plenty\n")
     rows, plot, cache = tmp_path / "t.csv", tmp_path / "t.svg", tmp_path / "cache"
-    done = infold(
-        digits, *SHORT, "--latency-ms", "1000", "--write", "--csv", rows, "--plot", plot, cache=cache
-    )
+    done = tune(digits, *SHORT, "--latency-ms", "1000", "--write", "--csv", rows, "--plot", plot, cache=cache)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("digits, version 1 (fp32), on ") and lines[1].split()[:3] == [
@@ -84,17 +70,17 @@ def test_digits_are_measured_and_served_as_was_found_best(digits: Path, tmp_path
 
 def test_no_plan_within_the_limit_exits_1_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
     """The nearest is named."""
-    done = infold(digits, *SHORT, "--latency-ms", "0.0001", "--write", cache=tmp_path / "cache")
+    done = tune(digits, *SHORT, "--latency-ms", "0.0001", "--write", cache=tmp_path / "cache")
     assert done.returncode == 1 and done.stderr == ""
     assert done.stdout.splitlines()[-1].startswith("no plan keeps a reply within 0.0001 ms: ")
     assert not (digits / "digits" / "model.toml").exists()
-    quiet = infold(digits, *SHORT, "--latency-ms", "0.0001", "--quiet", cache=tmp_path / "cache")
+    quiet = tune(digits, *SHORT, "--latency-ms", "0.0001", "--quiet", cache=tmp_path / "cache")
     assert_error(quiet, 1, "no plan keeps a reply within 0.0001 ms", "comes nearest")
 
 
 def test_json_holds_everything(digits: Path, tmp_path: Path) -> None:
     """For programs; a loose file is measured as well."""
-    done = infold(digits / "digits" / "1" / "model.onnx", *SHORT, "--json", cache=tmp_path / "cache")
+    done = tune(digits / "digits" / "1" / "model.onnx", *SHORT, "--json", cache=tmp_path / "cache")
     facts = json.loads(done.stdout)
     assert facts["version"] == 1 and facts["latency_ms"] is None
     assert facts["best"]["rows_per_s"] > 0 and facts["cells"][0]["precision"] == "fp32"
@@ -107,11 +93,11 @@ def test_bad_input_is_one_clear_line(digits: Path, tmp_path: Path) -> None:
     onnx.save(model("g (float[N,4] x) => (float[N,4] y) { y = Add (x, x) }", {}), loose)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    assert_error(infold(tmp_path / "gone", cache=cache), 1, "there is no such file or folder")
-    assert_error(infold(broken, cache=cache), 1, "broken.onnx")
-    assert_error(infold(loose, "--write", cache=cache), 2, "--write: ", "lies in no model repository")
-    assert_error(infold(digits, "--latency-ms", "0", cache=cache), 2, "--latency-ms: must be above 0, not 0")
-    assert_error(infold(digits, "--samples", tmp_path / "no.npz", cache=cache), 1, "no.npz: no such file")
-    assert_error(infold(digits, "--plot", tmp_path / "no" / "t.svg", cache=cache), 1, "there is no folder")
+    assert_error(tune(tmp_path / "gone", cache=cache), 1, "there is no such file or folder")
+    assert_error(tune(broken, cache=cache), 1, "broken.onnx")
+    assert_error(tune(loose, "--write", cache=cache), 2, "--write: ", "lies in no model repository")
+    assert_error(tune(digits, "--latency-ms", "0", cache=cache), 2, "--latency-ms: must be above 0, not 0")
+    assert_error(tune(digits, "--samples", tmp_path / "no.npz", cache=cache), 1, "no.npz: no such file")
+    assert_error(tune(digits, "--plot", tmp_path / "no" / "t.svg", cache=cache), 1, "there is no folder")
     (digits / "digits" / "model.toml").mkdir()
-    assert_error(infold(digits, "--write", cache=cache), 2, "model.toml: Is a directory")
+    assert_error(tune(digits, "--write", cache=cache), 2, "model.toml: Is a directory")

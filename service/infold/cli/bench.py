@@ -11,7 +11,7 @@ import typer
 from infold.cli.options import Json, Quiet, Shapes, sampling
 from infold.cli.progress import progress_line
 from infold.cli.tables import numbers_table
-from infold.cli.targets import check_targets, write_report
+from infold.cli.targets import Csv, Plot, check_targets, write_report
 from infold.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def command(
         str | None,
         typer.Option(metavar="cpu|cuda|auto", help="What runs the models of a repository; default: cpu."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Also write the rows here.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Also draw latency against throughput.")
-    ] = None,
+    csv: Csv = None,
+    plot: Plot = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

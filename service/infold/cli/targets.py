@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import typer
 
 from infold.errors import TargetError
 
-__all__ = ["check_targets", "write_report"]
+__all__ = ["Csv", "Plot", "check_targets", "write_report"]
+
+Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE.csv", help="Also write the rows here.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE.svg", help="Also draw latency against throughput.")
+]
 
 
 class Report(Protocol):

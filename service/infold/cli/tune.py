@@ -13,7 +13,7 @@ import typer
 from infold.cli.options import Json, Quiet, Shapes, sampling
 from infold.cli.progress import progress_line
 from infold.cli.tables import numbers_table
-from infold.cli.targets import check_targets, write_report
+from infold.cli.targets import Csv, Plot, check_targets, write_report
 
 __all__ = ["command"]
 
@@ -43,10 +43,8 @@ def command(
         typer.Option(metavar="FILE.npz", help="Run on these inputs, as `infold convert` takes them."),
     ] = None,
     shape: Shapes = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Also write the rows here.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Also draw latency against throughput.")
-    ] = None,
+    csv: Csv = None,
+    plot: Plot = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

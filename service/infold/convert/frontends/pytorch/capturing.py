@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
@@ -20,7 +20,7 @@ from infold.convert.frontends.tidy import tidy
 from infold.errors import InfoldError, SourceError
 from infold.fold import fold_batch_norms
 
-__all__ = ["Capture", "capture"]
+__all__ = ["Capture", "Subject", "capture"]
 
 FIXED = "its code fixes the first axis of '{}' at {}: the exported model takes no other"
 FROZEN = "the exported model takes '{}' as [{}] only: {}"
@@ -33,6 +33,27 @@ SAME_LENGTH = re.compile(rf"{SIZE.pattern} == {SIZE.pattern}")
 USUAL_LEAST = 32
 # Above this a trial fold costs more memory than knowing its outcome is worth.
 LARGEST_TRIAL = 2**30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A module to capture, and what with.
+
+    Attributes:
+        module: In inference mode.
+        signature: What it takes.
+        inputs: Example inputs, of two rows at least.
+        given: The same as the user gave them.
+        outputs: What to call the outputs.
+        source: What to name in errors.
+    """
+
+    module: nn.Module
+    signature: Signature
+    inputs: Mapping[str, Tensor]
+    given: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    source: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,101 +81,70 @@ class _Trial:
     tied: tuple[str, ...]  # inputs with axes that had to be closed because of an equation
 
 
-def capture(
-    module: nn.Module,
-    signature: Signature,
-    inputs: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    outputs: list[str],
-    source: str,
-) -> Capture:
+def capture(subject: Subject) -> Capture:
     """Capture a module and write it as ONNX.
 
     All axes are opened; those that its code fixes stay as the inputs have them. Where that
     fails, or folds fewer norms than a graph with an open batch alone, the batch alone is open.
 
-    Args:
-        module: In inference mode.
-        signature: What it takes.
-        inputs: Example inputs, of two rows at least.
-        given: The same as the user gave them.
-        outputs: What to call the outputs.
-        source: What to name in errors.
-
     Raises:
         SourceError: It cannot be captured or exported.
     """
-    asked = (module, signature, inputs, given, outputs, source)
     try:
-        widest = _trial(*asked, everything=True)
+        widest = _trial(subject, everything=True)
     except Exception:  # torch asserts where it cannot follow; the plain way says what is wrong
-        plain, reason = _trial(*asked, everything=False), "torch cannot export it with other axes open"
-        closed = [name for name, value in inputs.items() if value.ndim > 2]
+        plain, reason = _trial(subject, everything=False), "torch cannot export it with other axes open"
+        closed = [name for name, value in subject.inputs.items() if value.ndim > 2]
     else:
         closed = [name for name, axes in widest.axes.items() if axes]
-        folded, whole = _folded(widest.proto, len(find_norms(module)))
+        folded, whole = _folded(widest.proto, len(find_norms(subject.module)))
         if not closed or (whole and not widest.fixed):
             return Capture(widest.program, widest.proto, _notes(widest))
-        plain, reason = _trial(*asked, everything=False), "with other axes open, fewer of its norms fold"
+        plain, reason = _trial(subject, everything=False), "with other axes open, fewer of its norms fold"
         if len(widest.fixed) <= len(plain.fixed) and folded >= _folded(plain.proto)[0]:
             return Capture(widest.program, widest.proto, _notes(widest))
     return Capture(plain.program, plain.proto, _notes(plain, closed, reason))
 
 
-def _trial(
-    module: nn.Module,
-    signature: Signature,
-    inputs: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    outputs: list[str],
-    source: str,
-    *,
-    everything: bool,
-) -> _Trial:
+def _trial(subject: Subject, *, everything: bool) -> _Trial:
+    inputs, given = subject.inputs, subject.given
     closed: set[tuple[str, int]] = set()
     if not everything:
         closed = {(name, axis) for name, value in inputs.items() for axis in range(1, value.ndim)}
-    program = _captured(module, signature, inputs, source, closed)
+    program = _captured(subject, closed)
     while everything and (bound := _bound_together(program, inputs)):
         if closed:  # the second time: each capture takes long, so all axes of such an input at once
             bound = {(name, axis) for name, _ in bound for axis in range(1, inputs[name].ndim)}
         closed |= bound
-        program = _captured(module, signature, inputs, source, closed)
+        program = _captured(subject, closed)
     axes = _axes(program, inputs)
     if any(0 not in axes[name] and inputs[name] is not given[name] for name in inputs if inputs[name].ndim):
         # A fixed batch is at least the one the user asked for.
         inputs = given
-        program = _captured(module, signature, inputs, source, closed)
+        program = _captured(replace(subject, inputs=given), closed)
         axes = _axes(program, inputs)
     fixed = tuple(name for name, value in inputs.items() if value.ndim and 0 not in axes[name])
     others = {name: {axis: ends for axis, ends in each.items() if axis} for name, each in axes.items()}
     tied = tuple(name for name in inputs if everything and any(name == own for own, _ in closed))
     shapes = {name: tuple(value.shape) for name, value in inputs.items()}
-    proto = to_onnx(program, list(inputs), outputs, source)
+    proto = to_onnx(program, list(inputs), subject.outputs, subject.source)
     return _Trial(program, proto, shapes, fixed, others, tied)
 
 
-def _captured(
-    module: nn.Module,
-    signature: Signature,
-    inputs: Mapping[str, Tensor],
-    source: str,
-    closed: Set[tuple[str, int]],
-) -> ExportedProgram:
-    args, keywords = signature.arranged(inputs)
+def _captured(subject: Subject, closed: Set[tuple[str, int]]) -> ExportedProgram:
+    args, keywords = subject.signature.arranged(subject.inputs)
     # AUTO opens an axis where the code allows it, and fixes it silently where not.
     axes = {
         name: {axis: Dim.AUTO for axis in range(value.ndim) if (name, axis) not in closed} or None
-        for name, value in inputs.items()
+        for name, value in subject.inputs.items()
     }
+    shapes = subject.signature.shapes(axes)
     try:
         # Without gradients: code may look at that to tell inference from training.
         with quietly(), torch.no_grad():
-            return torch.export.export(
-                module, args, keywords, dynamic_shapes=signature.shapes(axes), strict=False
-            )
+            return torch.export.export(subject.module, args, keywords, dynamic_shapes=shapes, strict=False)
     except Exception as failure:
-        raise SourceError(source, _uncapturable(failure)) from failure
+        raise SourceError(subject.source, _uncapturable(failure)) from failure
 
 
 def _uncapturable(failure: Exception) -> str:

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from infold.convert.frontends.exported import Answer, Call, Exported, Norm, Request
-from infold.convert.frontends.pytorch.capturing import capture
+from infold.convert.frontends.pytorch.capturing import Subject, capture
 from infold.convert.frontends.pytorch.examples import Signature, take, widened
 from infold.convert.frontends.pytorch.graph_norms import called_norms
 from infold.convert.frontends.pytorch.norms import (
@@ -66,7 +66,7 @@ def open_module(request: Request, module: nn.Module, notes: Sequence[str] = ()) 
     inputs, seen, structure = _tried(module, signature, given, request.source)
     _require_inference(module, signature, inputs, structure, request.source)
     outputs = output_names(structure, inputs, request.source)
-    captured = capture(module, signature, inputs, given, outputs, request.source)
+    captured = capture(Subject(module, signature, inputs, given, outputs, request.source))
     told += captured.notes
     norms, modules, by_mean = _table(module, seen, captured.program, told)
     if request.options.weights is not None:
