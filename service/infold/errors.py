@@ -32,6 +32,7 @@ InfoldError
     ├── BodyTooLargeError      the body is above the limit
     ├── BodyTimeoutError       the body does not come
     ├── UnsupportedMediaError  a content type or encoding that is not served
+    │   └── UnsupportedCodingError ... because it is compressed in a way that is not
     ├── ModelNotFoundError     no such model or version
     ├── ModelNotReadyError     there is one, but it cannot answer now
     ├── LoadError              a model asked for by name cannot be loaded
@@ -82,6 +83,7 @@ __all__ = [
     "SourceError",
     "TargetError",
     "UnknownTensorError",
+    "UnsupportedCodingError",
     "UnsupportedMediaError",
     "WorkerError",
 ]
@@ -304,11 +306,18 @@ class MalformedBodyError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """The body is above the limit."""
+    """The body is above the limit.
 
-    def __init__(self, limit_bytes: int) -> None:
+    Attributes:
+        limit_bytes: The most it may have.
+        is_decompressed: It came whole, and was above the limit only before it was compressed.
+    """
+
+    def __init__(self, limit_bytes: int, is_decompressed: bool = False) -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(f"the request body exceeds the maximum allowed {limit_bytes} bytes")
+        self.is_decompressed = is_decompressed
+        what = "the decompressed request body" if is_decompressed else "the request body"
+        super().__init__(f"{what} exceeds the maximum allowed {limit_bytes} bytes")
 
 
 class BodyTimeoutError(RequestError):
@@ -321,6 +330,20 @@ class BodyTimeoutError(RequestError):
 
 class UnsupportedMediaError(RequestError):
     """The body comes in a type or an encoding that is not served."""
+
+
+class UnsupportedCodingError(UnsupportedMediaError):
+    """The body is compressed in a way that is not served.
+
+    Attributes:
+        coding: The way, as the request has it.
+        served: Those that are.
+    """
+
+    def __init__(self, coding: str, served: Sequence[str]) -> None:
+        self.coding = coding
+        self.served = tuple(served)
+        super().__init__(f"content-encoding '{coding}' is not served; one of {', '.join(served)} is")
 
 
 class ModelNotFoundError(RequestError):

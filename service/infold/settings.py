@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds a request's body may take to come before it is 408.")
     ] = 30.0
+    compress_responses: Annotated[
+        bool, Field(description="Whether tensors are compressed for callers that accept it.")
+    ] = True
     deadline_s: Annotated[float, Field(gt=0, description="Seconds a request may take before it is 504.")] = (
         30.0
     )

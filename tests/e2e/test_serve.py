@@ -299,10 +299,12 @@ def test_an_index_out_of_range_is_the_callers_mistake(client: httpx.Client) -> N
     assert good.json()["outputs"][0]["data"] == [30]
 
 
-def test_a_compressed_body_is_refused_as_unsupported(client: httpx.Client) -> None:
-    """Until it is served, it is 415 and not a riddle about JSON."""
-    answer = client.post("/v2/models/double/infer", content=b"x", headers={"content-encoding": "gzip"})
+def test_a_body_in_an_unknown_coding_is_refused_as_unsupported(client: httpx.Client) -> None:
+    """415 with the codings that are served, and not a riddle about JSON."""
+    answer = client.post("/v2/models/double/infer", content=b"x", headers={"content-encoding": "br"})
     assert answer.status_code == 415
+    assert answer.headers["accept-encoding"] == "gzip, deflate"
+    assert "content-encoding 'br' is not served" in answer.json()["error"]
 
 
 def test_a_body_above_the_limit_is_413_declared_or_not(repository: Path, tmp_path: Path) -> None:

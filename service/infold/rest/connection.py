@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import httptools
-import numpy as np
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -23,12 +22,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-__all__ = ["ClientGone", "Connection", "LongBody", "has_come", "long_body", "written_at_once"]
+from infold.rest.room import room_for
+
+__all__ = ["ClientGone", "Connection", "LongBody", "has_come", "long_body", "tensors_at", "written_at_once"]
 
 # A body of this length is worth a buffer of its own.
 LONG_BYTES = 2**16
-# Tensors in a body begin where their type may be read; 64 is a cache line.
-ALIGNMENT = 64
 KEY = "infold.long_body"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -49,9 +48,7 @@ class LongBody(asyncio.BufferedProtocol):
     def __init__(self, connection: Connection, size: int, tensors_at: int) -> None:
         self.size = size
         self._connection = connection
-        lead = -tensors_at % ALIGNMENT
-        # Not taken from the machine before it is written: a header alone costs nothing.
-        self._view = np.empty(lead + size, np.uint8).data[lead:]
+        self._view = room_for(size, tensors_at)
         self._filled = 0
         self._done = asyncio.get_running_loop().create_future()
 
@@ -130,7 +127,7 @@ class Connection(HttpToolsProtocol):
             earlier: RequestResponseCycle | None = self.cycle
             is_first = earlier is None or earlier.response_complete  # and not behind another one
             if is_first and b"transfer-encoding" not in found and not self.parser.should_upgrade():
-                self.long_body = LongBody(self, int(size), _tensors_at(found))
+                self.long_body = LongBody(self, int(size), tensors_at(found))
                 self.scope[KEY] = self.long_body  # type: ignore[literal-required]  # uvicorn types the scope's keys
         super().on_headers_complete()
 
@@ -177,7 +174,7 @@ class Connection(HttpToolsProtocol):
         self.transport.resume_reading()
 
 
-def _tensors_at(headers: dict[bytes, bytes]) -> int:
+def tensors_at(headers: dict[bytes, bytes]) -> int:
     """Where in a body tensors begin, if it holds any."""
     text = headers.get(b"inference-header-content-length", b"")
     return int(text) if text.isdigit() and len(text) < 10 else 0

@@ -25,6 +25,7 @@ from infold.errors import (
     QueueFullError,
     RequestError,
     SessionError,
+    UnsupportedCodingError,
     UnsupportedMediaError,
 )
 
@@ -71,6 +72,8 @@ def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:
         return [(b"retry-after", str(math.ceil(failure.retry_after_s)).encode())]
     if isinstance(failure, ModelNotReadyError):
         return [(b"retry-after", b"1")]
+    if isinstance(failure, UnsupportedCodingError):
+        return [(b"accept-encoding", ", ".join(failure.served).encode())]  # RFC 9110, 15.5.16
     return []
 
 

@@ -67,9 +67,10 @@ class Service:
         is_explicit = settings.model_control is ModelControl.EXPLICIT
         self.control = Control(self.manager, self.peers, is_allowed=is_explicit)
         self.problems: Problems = triton_words if settings.triton_compat else our_words
+        way = self.problems, settings.compress_responses
         self.endpoints = (
-            Endpoint("/v2/models/{model}/infer", INFER, self.infer, self.problems),
-            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, self.problems),
+            Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way),
+            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
         )
         self._following: asyncio.Task[None] | None = None
         self._answer_peers()

@@ -19,10 +19,10 @@ from infold.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     InfoldError,
-    UnsupportedMediaError,
 )
 from infold.logs import AccessLog, request_id
-from infold.rest.connection import ClientGone, has_come, long_body, written_at_once
+from infold.rest.compression import Coding, coding_of, compress, inflate, inflate_at_once, wish_of
+from infold.rest.connection import ClientGone, has_come, long_body, tensors_at, written_at_once
 from infold.rest.metrics import Metrics
 from infold.rest.problems import Problems, error_body, headers_of, our_words
 
@@ -34,6 +34,10 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 JSON = b"application/json"
 # Parts of an answer that are smaller than this together are sent as one.
 JOINED_BYTES = 2**16
+# What is shorter is not worth compressing.
+LEAST_BYTES = 2**10
+# Compressed, or inflated, in about the time it takes to wake another thread.
+AT_ONCE_BYTES = 2**14
 
 HEADERS = "infold.headers"
 
@@ -66,35 +70,53 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if value is None else str(value, "latin-1")
 
 
+def _all_of(scope: Scope, name: bytes) -> str:
+    """All headers of that name as the one list that they stand for."""
+    return ",".join(str(value, "latin-1") for each, value in scope["headers"] if each == name)
+
+
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s: float) -> bytes | memoryview:
-    """The whole body of a request; a view where it is long.
+    """The whole body of a request, as it was before it was compressed; a view where it is long.
 
     Args:
         scope: See ASGI.
         receive: See ASGI.
-        limit_bytes: Most it may have.
+        limit_bytes: Most it may have, compressed or not.
         timeout_s: Longest it may take to come.
 
     Raises:
         BodyTooLargeError: It is, or says it is, above the limit; nothing more is read.
         BodyTimeoutError: It did not come in time; nothing more is read.
-        UnsupportedMediaError: It is compressed.
+        UnsupportedCodingError: It is compressed in a way that is not served.
+        MalformedBodyError: It is not compressed as it says.
         ClientGone: The client left.
     """
     encoding = header(scope, b"content-encoding")
-    if encoding not in (None, "", "identity"):
-        raise UnsupportedMediaError(f"content-encoding '{encoding}' is not served")
+    coding = None if encoding is None else coding_of(_all_of(scope, b"content-encoding"))
     body = long_body(scope)
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
         raise BodyTooLargeError(limit_bytes)
     if body is None and has_come(receive):
-        return await _read_parts(receive, limit_bytes)
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await (_read_parts(receive, limit_bytes) if body is None else body.read())
-    except TimeoutError as late:
-        raise BodyTimeoutError(timeout_s) from late
+        whole: bytes | memoryview = await _read_parts(receive, limit_bytes)
+    else:
+        try:
+            async with asyncio.timeout(timeout_s):
+                whole = await (_read_parts(receive, limit_bytes) if body is None else body.read())
+        except TimeoutError as late:
+            raise BodyTimeoutError(timeout_s) from late
+    return whole if coding is None else await _inflated(whole, coding, limit_bytes, scope)
+
+
+async def _inflated(
+    body: bytes | memoryview, coding: Coding, limit_bytes: int, scope: Scope
+) -> bytes | memoryview:
+    """What a body was before; others are served while a long one is inflated."""
+    if len(body) <= AT_ONCE_BYTES:
+        found = inflate_at_once(body, coding, limit_bytes)
+        if found is not None:
+            return found
+    return await asyncio.to_thread(inflate, body, coding, limit_bytes, tensors_at(scope[HEADERS]))
 
 
 async def _read_parts(receive: Receive, limit_bytes: int) -> bytes:
@@ -121,6 +143,21 @@ async def left(receive: Receive) -> None:
     """Return once the client has closed the connection; for a request whose body is read."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _compressed(reply: Reply, size: int, accepted: str) -> Reply:
+    """The reply as its caller would have it; others are served while a long one is compressed."""
+    wish = wish_of(accepted)
+    if wish is None:
+        return reply
+    if size <= AT_ONCE_BYTES:
+        parts = compress(reply.parts, wish)
+    else:
+        parts = await asyncio.to_thread(compress, reply.parts, wish)
+    if parts is None:
+        return reply
+    coding = (b"content-encoding", wish.coding.encode())
+    return Reply(parts, reply.content_type, (*reply.headers, coding, (b"vary", b"accept-encoding")))
 
 
 async def respond(
@@ -152,6 +189,7 @@ class Endpoint:
         path: Matches the paths it serves; its groups are the function's first arguments.
         answer: Returns the reply, or raises.
         problems: What a caller is told of what went wrong.
+        compresses: Replies are compressed for whoever accepts that.
     """
 
     def __init__(
@@ -160,11 +198,13 @@ class Endpoint:
         path: re.Pattern[str],
         answer: Callable[[str, str | None, Scope, Receive], Awaitable[Reply]],
         problems: Problems = our_words,
+        compresses: bool = True,
     ) -> None:
         self._problems = problems
         self.route = route
         self.path = path
         self._answer = answer
+        self._compresses = compresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI; for a router, where this app is mounted below another one."""
@@ -186,10 +226,20 @@ class Endpoint:
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
             body = error_body(text)
-            if isinstance(failure, BodyTooLargeError | BodyTimeoutError):
-                headers.append((b"connection", b"close"))  # the rest of the body is not read
+            if _is_unread(failure):
+                headers.append((b"connection", b"close"))
             return status, await respond(send, status, (body,), headers=headers)
+        size = sum(map(len, reply.parts)) if self._compresses else 0
+        if size >= LEAST_BYTES and header(scope, b"accept-encoding"):
+            reply = await _compressed(reply, size, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
+
+
+def _is_unread(failure: InfoldError) -> bool:
+    """There may be more of the request's body, which nobody will read."""
+    if isinstance(failure, BodyTooLargeError):
+        return not failure.is_decompressed
+    return isinstance(failure, BodyTimeoutError)
 
 
 class Edge:
