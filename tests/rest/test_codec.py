@@ -90,6 +90,15 @@ def test_only_what_json_cannot_say_is_counted() -> None:
     assert count_nulls(encode_json(json_ready(words)), [words]) == 0
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.5, b"1.5"), (np.nan, b"null"), (True, b"true"), ("a", b'"a"')]
+)
+def test_a_scalar_is_no_list(value: object, text: bytes) -> None:
+    """As it came."""
+    array = np.array(value, np.object_ if isinstance(value, str) else None)
+    assert encode_json(json_ready(array)) == text
+
+
 def test_null_is_nan_for_floats_and_nan_is_null() -> None:
     """JSON has no NaN; infinities cannot be told from it on the way out."""
     assert np.isnan(decode_array(b"[null, 1]", np.dtype(np.float32), "data")).tolist() == [True, False]

@@ -8,7 +8,7 @@ would look at every number of a tensor.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from infold import __version__
 from infold.errors import InfoldError
 from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
 from infold.rest.health_routes import add_health
-from infold.rest.openapi import add_tensor_routes
+from infold.rest.openapi import Document
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, headers_of
 from infold.rest.repository_routes import add_repository
@@ -81,6 +81,7 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
         version=__version__,
         description="Open Inference Protocol v2 and TF-Serving's predict over onnxruntime.",
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -100,9 +101,10 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
     add_v1(app, service)
     add_unserved(app)
     _add_problem_handlers(app, service.problems)
-    add_docs_page(app)
+    document = Document(lambda: _own_openapi(app), service.models)
+    add_docs_page(app, document)
     app.edge = Edge(app.behind_the_edge, service.metrics, (infer, predict))
-    app.openapi = _openapi(app, service)  # type: ignore[method-assign]  # as FastAPI says to
+    app.openapi = document.build  # type: ignore[method-assign]  # as FastAPI says to
     return app
 
 
@@ -129,15 +131,11 @@ def _add_problem_handlers(app: FastAPI, problems: Problems) -> None:
         return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
 
 
-def _openapi(app: FastAPI, service: Service) -> Callable[[], dict[str, Any]]:
-    def build() -> dict[str, Any]:
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            openapi_version=OPENAPI_VERSION,
-            description=app.description,
-            routes=app.routes,
-        )
-        return add_tensor_routes(schema, service.models)
-
-    return build
+def _own_openapi(app: FastAPI) -> dict[str, Any]:
+    return get_openapi(
+        title=app.title,
+        version=app.version,
+        openapi_version=OPENAPI_VERSION,
+        description=app.description,
+        routes=app.routes,
+    )

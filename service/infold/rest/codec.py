@@ -274,7 +274,9 @@ def json_ready(array: Array) -> Any:
     if array.dtype == np.object_:
         texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
         return _nested(texts, array.shape)
-    return np.ascontiguousarray(array, np.float32 if array.dtype == BFLOAT16 else None)
+    wide = array.astype(np.float32) if array.dtype == BFLOAT16 else array
+    # A scalar would become a list of one.
+    return np.ascontiguousarray(wide) if array.ndim else wide[()]
 
 
 def count_nulls(text: bytes, arrays: Iterable[Array]) -> int:

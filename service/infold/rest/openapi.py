@@ -1,134 +1,146 @@
-"""The schema of the routes that carry tensors, added by hand: FastAPI does not see them.
+"""The OpenAPI document: FastAPI's own part, and the routes that carry tensors, which it does not see.
 
-Every loaded model contributes an example that works when sent as it is.
+Every version that answers has paths of its own, with its inputs and outputs and an
+example that works when sent as it is. The paths with `{model}` in them stay:
+generated clients want them.
 """
 
 from __future__ import annotations
 
-import math
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from infold.rest.codec import DATATYPES
-from infold.serving import Catalogue, State
-from infold.tensors import Signature, TensorSpec
+from infold.rest import model_paths
+from infold.rest.codec import DATATYPES, encode_json
+from infold.rest.model_example import example_row, infer_example, is_large, predict_example
+from infold.rest.model_paths import Served, served
+from infold.rest.model_schema import Schema
+from infold.rest.operations import JSON, OCTETS, OCTETS_SCHEMA, RESPONSES, errors, operation, ref
+from infold.serving import Catalogue
 
-__all__ = ["add_tensor_routes"]
-
-EXAMPLE_ELEMENTS = 4096  # a larger example would freeze the page
+__all__ = ["Document", "document"]
 
 
-def add_tensor_routes(schema: dict[str, Any], models: Catalogue) -> dict[str, Any]:
-    """The OpenAPI document with infer and predict in it."""
-    loaded = {
-        name: servable.signature
-        for name in models.models()
-        for servable in models.versions(name)
-        if servable.state is State.READY
-    }
-    infer_examples = {
-        name: {"value": _infer_example(each)} for name, each in loaded.items() if _is_small(each)
-    }
-    rows = {
-        name: {"value": {"instances": _nested(each.inputs[0])}}
-        for name, each in loaded.items()
-        if _is_small(each) and len(each.inputs) == 1
-    }
-    paths = schema["paths"]
-    for operations in paths.values():  # FastAPI announces 422, which this service never answers
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-    schema.pop("components", None)
-    for prefix in ("", "/versions/{version}"):
-        paths[f"/v2/models/{{model}}{prefix}/infer"] = {
-            "post": _operation("v2", "Run a model", INFER_REQUEST, INFER_RESPONSE, prefix, infer_examples)
+class Document:
+    """The OpenAPI document of what is loaded now; made anew when that has changed.
+
+    Args:
+        own: Returns the part that FastAPI writes.
+        models: What is loaded.
+    """
+
+    def __init__(self, own: Callable[[], dict[str, Any]], models: Catalogue) -> None:
+        self._own = own
+        self._models = models
+        self._kept: tuple[tuple[Served, ...], bytes] | None = None
+
+    def build(self) -> dict[str, Any]:
+        """The document as FastAPI wants it."""
+        return document(self._own(), served(self._models))
+
+    async def text(self) -> bytes:
+        """The document in JSON; it is written in a thread, for golden inputs are read from disk."""
+        versions = served(self._models)
+        if self._kept is None or self._kept[0] != versions:
+            text = await asyncio.to_thread(lambda: encode_json(document(self._own(), versions)))
+            self._kept = versions, text
+        return self._kept[1]
+
+
+def document(own: dict[str, Any], versions: Sequence[Served]) -> dict[str, Any]:
+    """FastAPI's part with infer and predict in it, of each version and of any."""
+    first = versions[0] if versions else None
+    paths: dict[str, Any] = {}
+    schemas = dict(COMMON)
+    for each in versions:
+        paths |= model_paths.paths(each)
+        schemas |= model_paths.components(each)
+    paths |= _any_paths(first)
+    for path, operations in own["paths"].items():
+        paths[path] = {method: _completed(path, each, first) for method, each in operations.items()}
+    tags = [
+        {"name": each.model, "description": _answers(each, versions)} for each in versions if each.is_default
+    ]
+    tags += [{"name": name, "description": text} for name, text in TAGS.values()]
+    return own | {"tags": tags, "paths": paths, "components": {"schemas": schemas, "responses": RESPONSES}}
+
+
+def _answers(default: Served, versions: Sequence[Served]) -> str:
+    others = [str(each.version) for each in versions if each.model == default.model and not each.is_default]
+    also = f"; version {', '.join(others)} if asked for" if others else ""
+    return f"version {default.version} answers{also}"
+
+
+def _completed(path: str, found: dict[str, Any], first: Served | None) -> dict[str, Any]:
+    """An operation of FastAPI's without 422, which this service never answers."""
+    answers = {status: answer for status, answer in found["responses"].items() if status != "422"}
+    if "{model}" in path:
+        answers |= errors("404", "503")
+    elif path == "/v2/health/ready":
+        answers |= {
+            "503": {"description": "A model has no version that answers, or the service is going down."}
         }
-        paths[f"/v1/models/{{model}}{prefix}:predict"] = {
-            "post": _operation("v1", "Run a model, TF-Serving style", PREDICT, PREDICT, prefix, rows)
+    changed = {"tags": [TAGS[tag][0] for tag in found["tags"]], "responses": answers}
+    if "parameters" in found:
+        changed["parameters"] = _parameters([each["name"] for each in found["parameters"]], first)
+    return found | changed
+
+
+def _any_paths(first: Served | None) -> dict[str, Any]:
+    """The paths with `{model}` in them; their example is the first model's."""
+    infer: dict[str, Any] = {"schema": ref("InferRequest")}
+    predict: dict[str, Any] = {"schema": ref("PredictRequest")}
+    if first is not None:
+        row = example_row(first.path, first.signature)
+        if not is_large(row):
+            infer["example"] = infer_example(row)
+            predict["example"] = predict_example(row, first.signature)
+    paths = {}
+    for version, names in (("", ["model"]), ("/versions/{version}", ["model", "version"])):
+        parameters = _parameters(names, first)
+        suffix = "_version" if version else ""
+        paths[f"/v2/models/{{model}}{version}/infer"] = {
+            "post": operation(
+                TAGS["v2"][0],
+                f"v2_run{suffix}",
+                "Run a model",
+                {JSON: infer, OCTETS: {"schema": OCTETS_SCHEMA}},
+                ref("InferResponse"),
+                parameters=parameters,
+            )
         }
-    return schema
-
-
-def _operation(
-    tag: str,
-    summary: str,
-    request: dict[str, Any],
-    response: dict[str, Any],
-    prefix: str,
-    examples: dict[str, Any],
-) -> dict[str, Any]:
-    names = ["model", "version"] if prefix else ["model"]
-    content: dict[str, Any] = {"schema": request}
-    if examples:
-        content["examples"] = examples
-    bodies = {"application/json": content}
-    if tag == "v2":
-        bodies["application/octet-stream"] = {"schema": OCTETS}
-    answers: dict[str, Any] = {
-        "200": {"description": "The outputs.", "content": {"application/json": {"schema": response}}}
-    }
-    for status, meaning in ERRORS.items():
-        answers[status] = {
-            "description": meaning,
-            "content": {"application/json": {"schema": ERROR}},
+        paths[f"/v1/models/{{model}}{version}:predict"] = {
+            "post": operation(
+                TAGS["v1"][0],
+                f"v1_run{suffix}",
+                "Run a model, TF-Serving style",
+                {JSON: predict},
+                ref("PredictResponse"),
+                parameters=parameters,
+            )
         }
-    return {
-        "tags": [tag],
-        "summary": summary,
-        "operationId": f"{tag}_run{'_version' if prefix else ''}",
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ],
-        "requestBody": {"required": True, "content": bodies},
-        "responses": answers,
-    }
+    return paths
 
 
-def _is_small(signature: Signature) -> bool:
-    return all(
-        spec.shape is not None and spec.dtype.kind != "O" and math.prod(_lengths(spec)) <= EXAMPLE_ELEMENTS
-        for spec in signature.inputs
-    )
+def _parameters(names: Sequence[str], first: Served | None) -> list[dict[str, Any]]:
+    """Parameters of a path, all strings; their examples name a version that answers."""
+    values = {} if first is None else {"model": first.model, "version": str(first.version)}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        | ({"example": values[name]} if name in values else {})
+        for name in names
+    ]
 
 
-def _lengths(spec: TensorSpec) -> list[int]:
-    return [dim if isinstance(dim, int) else 1 for dim in spec.shape or ()]
-
-
-def _zero(spec: TensorSpec) -> bool | int | float:
-    return {"b": False, "f": 0.0}.get(spec.dtype.kind, 0)
-
-
-def _infer_example(signature: Signature) -> dict[str, Any]:
-    return {
-        "inputs": [
-            {
-                "name": spec.name,
-                "shape": _lengths(spec),
-                "datatype": DATATYPES[spec.dtype],
-                "data": [_zero(spec)] * math.prod(_lengths(spec)),
-            }
-            for spec in signature.inputs
-        ]
-    }
-
-
-def _nested(spec: TensorSpec) -> Any:
-    value: Any = _zero(spec)
-    for length in reversed(_lengths(spec)):
-        value = [value] * length
-    return value
-
-
-ERRORS = {
-    "400": "The request is malformed or does not fit the model; the message names the place.",
-    "404": "No such model or version.",
-    "408": "The body did not come in time.",
-    "413": "The body is too large.",
-    "503": "The model is not ready, or its queue is full.",
-    "504": "The answer did not come in time.",
+# FastAPI's tags, and what a page calls them: no model can be called so.
+TAGS = {
+    "v2": ("any model, v2", "Open Inference Protocol v2"),
+    "v1": ("any model, v1", "as TF-Serving speaks"),
+    "repository": ("the repository", "what there is, load and unload"),
+    "health": ("the service", "health and metrics"),
 }
-ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-TENSOR = {
+TENSOR: Schema = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
@@ -139,32 +151,43 @@ TENSOR = {
         "data": {"type": "array", "items": {}, "description": "Row-major, flat or nested."},
     },
 }
-INFER_REQUEST = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "parameters": {"type": "object"},
-        "inputs": {"type": "array", "items": TENSOR},
-        "outputs": {
-            "type": "array",
-            "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+# Schemas that hold for every model; the names of a model's own have a dot in them.
+COMMON: dict[str, Schema] = {
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    "InferRequest": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string", "maxLength": 256},
+            "parameters": {"type": "object"},
+            "inputs": {"type": "array", "items": TENSOR},
+            "outputs": {
+                "type": "array",
+                "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+            },
         },
     },
-}
-INFER_RESPONSE = {
-    "type": "object",
-    "properties": {
-        "model_name": {"type": "string"},
-        "model_version": {"type": "string"},
-        "id": {"type": "string"},
-        "outputs": {"type": "array", "items": TENSOR},
+    "InferResponse": {
+        "type": "object",
+        "required": ["model_name", "model_version", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": TENSOR},
+        },
+    },
+    "PredictRequest": {
+        "type": "object",
+        "description": "Exactly one of both.",
+        "properties": {
+            "instances": {"type": "array", "items": {}, "description": "Rows."},
+            "inputs": {"description": "Columns: an array, or one by name of each input."},
+        },
+    },
+    "PredictResponse": {
+        "type": "object",
+        "description": "Rows are answered with rows, columns with columns.",
+        "properties": {"predictions": {}, "outputs": {}},
     },
 }
-OCTETS = {
-    "type": "string",
-    "format": "binary",
-    "description": "The bytes of the only input; or, with the header Inference-Header-Content-Length, "
-    "so much JSON and then the bytes of every input that has parameters.binary_data_size.",
-}
-PREDICT = {"type": "object"}

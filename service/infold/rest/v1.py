@@ -154,7 +154,7 @@ def encode_predict(results: Tensors, signature: Signature, *, in_rows: bool) -> 
     if len(lengths) != 1 or lengths == {()}:
         raise InvalidInputError("instances", "the outputs have no common rows; ask with 'inputs' instead")
     rows = [
-        {spec.name: json_ready(results[spec.name][i]) for spec in signature.outputs}
+        {spec.name: json_ready(results[spec.name][i, ...]) for spec in signature.outputs}
         for i in range(lengths.pop()[0])
     ]
     return encode_json({"predictions": rows})

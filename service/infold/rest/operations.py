@@ -1,0 +1,90 @@
+"""What all operations of the OpenAPI document that carry tensors have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infold.rest.model_schema import Schema
+from infold.rest.v2 import HEADER_LENGTH
+
+__all__ = ["JSON", "OCTETS", "OCTETS_SCHEMA", "RESPONSES", "errors", "operation", "ref"]
+
+JSON, OCTETS = "application/json", "application/octet-stream"
+
+
+def operation(
+    tag: str,
+    identity: str,
+    summary: str,
+    bodies: Mapping[str, Any],
+    answer: Schema,
+    *,
+    description: str = "",
+    parameters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """A POST of tensors.
+
+    Args:
+        tag: Under which a page lists it.
+        identity: Unlike that of any other operation.
+        summary: In a few words.
+        bodies: What may be sent, by content type; what a page shows first comes first.
+        answer: Schema of the answer in JSON.
+        description: Markdown.
+        parameters: Of the path.
+    """
+    ok: dict[str, Any] = {"description": "The outputs.", "content": {JSON: {"schema": answer}}}
+    if OCTETS in bodies:
+        ok["headers"] = {HEADER_LENGTH: LENGTH_HEADER}
+        ok["content"][OCTETS] = {"schema": OCTETS_ANSWER}
+    found: dict[str, Any] = {"tags": [tag], "operationId": identity, "summary": summary}
+    if description:
+        found["description"] = description
+    if parameters:
+        found["parameters"] = list(parameters)
+    return found | {
+        "requestBody": {"required": True, "content": dict(bodies)},
+        "responses": {"200": ok} | errors(*MEANINGS),
+    }
+
+
+def errors(*statuses: str) -> dict[str, Any]:
+    """The answers of these statuses, by reference."""
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in statuses}
+
+
+def ref(component: str) -> Schema:
+    """A reference to a schema of the document."""
+    return {"$ref": f"#/components/schemas/{component}"}
+
+
+MEANINGS = {
+    "400": "The request is malformed or does not fit the model; the message names the place.",
+    "404": "No such model or version.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "415": "The body is compressed.",
+    "503": "The model is not ready, or its queue is full.",
+    "504": "The answer did not come in time.",
+}
+# What `errors` refers to.
+RESPONSES = {
+    status: {"description": meaning, "content": {JSON: {"schema": ref("Error")}}}
+    for status, meaning in MEANINGS.items()
+}
+OCTETS_SCHEMA: Schema = {
+    "type": "string",
+    "format": "binary",
+    "description": f"The bytes of the only input; or, with the header {HEADER_LENGTH}, "
+    "so much JSON and then the bytes of every input that has parameters.binary_data_size.",
+}
+OCTETS_ANSWER: Schema = {
+    "type": "string",
+    "format": "binary",
+    "description": "JSON, then the bytes of every output that has parameters.binary_data_size.",
+}
+LENGTH_HEADER = {
+    "schema": {"type": "integer"},
+    "description": "How much of the body is JSON, where bytes follow it.",
+}
