@@ -128,7 +128,7 @@ async def answered(
     async def send(message: Message) -> None:
         sent.append(dict(message))
 
-    endpoint = Endpoint("/", re.compile("/"), answer, compresses)
+    endpoint = Endpoint("/", re.compile("/"), answer, compresses=compresses)
     status, size = await endpoint.serve("m", None, asked(*headers), arriving(b""), send, [])
     assert status == sent[0]["status"] == 200
     return dict(sent[0]["headers"]), b"".join(each["body"] for each in sent[1:]), size

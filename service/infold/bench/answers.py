@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from infold.bench.outcomes import Kind, Outcomes
 from infold.rest.codec import DTYPES
-from infold.tensors import Array, Tensors
+from infold.tensors import Array, Tensors, kind_of
 
 __all__ = ["Answer", "Judge", "difference", "read_answer"]
 
@@ -115,7 +115,7 @@ def _from_json(output: Mapping[str, Any]) -> Array:
     dtype = DTYPES[output["datatype"]]
     if dtype.kind == "O":
         return np.array(output["data"], np.object_).reshape(output["shape"])
-    if dtype.kind == "f":  # null is NaN
+    if kind_of(dtype) == "f":  # null is NaN
         return np.array(output["data"], np.float64).reshape(output["shape"]).astype(dtype)
     return np.array(output["data"], dtype).reshape(output["shape"])
 
@@ -153,7 +153,7 @@ def difference(reference: Tensors, found: Tensors, tolerance: float = TOLERANCE)
         got = found[name]
         if got.shape != want.shape:
             return f"'{name}' has shape {list(got.shape)}, not {list(want.shape)}"
-        if want.dtype.kind != "f":
+        if kind_of(want.dtype) != "f":
             if want.dtype.kind == "O":
                 want, got = want.astype(str), got.astype(str)
             if not np.array_equal(want, got):

@@ -275,8 +275,10 @@ def json_ready(array: Array) -> Any:
         texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
         return _nested(texts, array.shape)
     wide = array.astype(np.float32) if array.dtype == BFLOAT16 else array
-    # A scalar would become a list of one.
-    return np.ascontiguousarray(wide) if array.ndim else wide[()]
+    if array.ndim:
+        return np.ascontiguousarray(wide)
+    # As an array it would become a list of one; a float32 would get the digits of a float64.
+    return float(str(wide[()])) if wide.dtype.kind == "f" else wide.item()
 
 
 def count_nulls(text: bytes, arrays: Iterable[Array]) -> int:

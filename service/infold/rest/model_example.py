@@ -14,7 +14,7 @@ from infold.rest.codec import DATATYPES, encode_json
 from infold.rest.model_schema import LARGE_ELEMENTS
 from infold.rest.v2 import HEADER_LENGTH
 from infold.runtime.measuring import one_row
-from infold.tensors import Array, Signature, Tensors, TensorSpec
+from infold.tensors import Array, Signature, Tensors, TensorSpec, kind_of
 
 __all__ = [
     "SERVER",
@@ -147,7 +147,7 @@ def predict_line(path: str, row: Tensors) -> str:
 
 
 def _zero(array: Array) -> str:
-    return {"b": "False", "f": "0.0", "O": '""'}.get(array.dtype.kind, "0")
+    return {"b": "False", "f": "0.0", "O": '""'}.get(kind_of(array.dtype), "0")
 
 
 def _head(name: str, array: Array) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _head(name: str, array: Array) -> dict[str, Any]:
 
 def _plain(array: Array) -> Any:
     """Nested lists; floats in the fewest digits of their own type, null for NaN and Inf."""
-    if array.dtype.kind != "f":
+    if kind_of(array.dtype) != "f":
         return array.tolist()
     values = np.empty(array.size, object)
     values[:] = [float(str(value)) if np.isfinite(value) else None for value in array.reshape(-1)]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from infold.rest.codec import DATATYPES, MAX_RANK
-from infold.tensors import Dim, Signature, TensorSpec
+from infold.tensors import Dim, Signature, TensorSpec, kind_of
 
 __all__ = [
     "LARGE_ELEMENTS",
@@ -177,18 +177,18 @@ def _length(dim: Dim) -> Schema:
 
 
 def _element(spec: TensorSpec) -> Schema:
-    kind = spec.dtype.kind
+    kind = kind_of(spec.dtype)
     if kind == "b":
         return {"type": "boolean"}
     if kind == "O":
         return {"type": "string"}
     if kind == "f":  # null is NaN
-        bounds: dict[int, Schema] = {
-            2: {"minimum": -65504, "maximum": 65504},
-            4: {"format": "float"},
-            8: {"format": "double"},
+        bounds: dict[str, Schema] = {
+            "float16": {"minimum": -65504, "maximum": 65504},
+            "float32": {"format": "float"},
+            "float64": {"format": "double"},
         }
-        return {"type": "number", "nullable": True, **bounds[spec.dtype.itemsize]}
+        return {"type": "number", "nullable": True, **bounds.get(spec.dtype.name, {})}
     limits = np.iinfo(spec.dtype.name)
     schema: Schema = {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     schema["example"] = 0  # a page would show the maximum, and round it to one that does not fit

@@ -75,8 +75,12 @@ def _answers(default: Served, versions: Sequence[Served]) -> str:
 def _completed(path: str, found: dict[str, Any], first: Served | None) -> dict[str, Any]:
     """An operation of FastAPI's without 422, which this service never answers."""
     answers = {status: answer for status, answer in found["responses"].items() if status != "422"}
-    if "{model}" in path:
+    if path.endswith("load"):
+        answers |= errors("400", "403", "404", "413")
+    elif "{model}" in path:
         answers |= errors("404", "503")
+    elif path.endswith("index"):
+        answers |= errors("400", "413")
     elif path == "/v2/health/ready":
         answers |= {
             "503": {"description": "A model has no version that answers, or the service is going down."}

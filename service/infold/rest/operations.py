@@ -61,10 +61,11 @@ def ref(component: str) -> Schema:
 
 MEANINGS = {
     "400": "The request is malformed or does not fit the model; the message names the place.",
+    "403": "Models are not loaded and unloaded by name here.",
     "404": "No such model or version.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
-    "415": "The body is compressed.",
+    "415": "The body is of a type or compressed in a way that is not served.",
     "503": "The model is not ready, or its queue is full.",
     "504": "The answer did not come in time.",
 }

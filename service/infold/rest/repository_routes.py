@@ -46,7 +46,7 @@ def add_repository(app: FastAPI, service: Service) -> None:
             raise MalformedBodyError(f"request: {broken}") from None
 
     @app.post("/v2/repository/{repository}/index", tags=["repository"], include_in_schema=False)
-    @app.post(INDEX, tags=["repository"])
+    @app.post(INDEX, tags=["repository"], openapi_extra=_body(ready="boolean"))
     async def list_models(request: Request) -> list[dict[str, str]]:
         """Every model and version with its state."""
         asked = await read(request, _Index)
@@ -54,7 +54,7 @@ def add_repository(app: FastAPI, service: Service) -> None:
         return index(on_disk, await service.states(), only_ready=asked.ready)
 
     @app.post("/v2/repository/{repository}/models/{model}/load", include_in_schema=False)
-    @app.post(LOAD, tags=["repository"])
+    @app.post(LOAD, tags=["repository"], openapi_extra=_body(parameters="object"))
     async def load(request: Request, model: str) -> Response:
         """The model is loaded as it lies on disk now, once this answers."""
         asked = await read(request, _Order)
@@ -69,9 +69,16 @@ def add_repository(app: FastAPI, service: Service) -> None:
         return Response()
 
     @app.post("/v2/repository/{repository}/models/{model}/unload", include_in_schema=False)
-    @app.post(UNLOAD, tags=["repository"])
+    @app.post(UNLOAD, tags=["repository"], openapi_extra=_body(parameters="object"))
     async def unload(request: Request, model: str) -> Response:
         """The model is served no more, once this answers."""
         await read(request, _Order)
         await service.control.unload(model)
         return Response()
+
+
+def _body(**keys: str) -> dict[str, Any]:
+    """The description of a body that may be left out, of keys and their types."""
+    properties = {key: {"type": kind} for key, kind in keys.items()}
+    schema = {"type": "object", "properties": properties}
+    return {"requestBody": {"content": {"application/json": {"schema": schema, "example": {}}}}}

@@ -38,7 +38,7 @@ def add_v1(app: FastAPI, service: Service) -> None:
         """State of one version."""
         return await told(model, version)
 
-    @app.get("/v1/models/{model}/labels/{label}", tags=["v1"])
+    @app.get("/v1/models/{model}/labels/{label}", include_in_schema=False)
     async def label_status(model: str, label: str) -> dict[str, Any]:
         """State of the version that has this label."""
         return await told(model, LABEL + label)
@@ -53,7 +53,7 @@ def add_v1(app: FastAPI, service: Service) -> None:
         """Inputs and outputs of one version, in TensorFlow's words."""
         return described(model, version)
 
-    @app.get("/v1/models/{model}/labels/{label}/metadata", tags=["v1"])
+    @app.get("/v1/models/{model}/labels/{label}/metadata", include_in_schema=False)
     async def label_metadata(model: str, label: str) -> dict[str, Any]:
         """Inputs and outputs of the version that has this label, in TensorFlow's words."""
         return described(model, LABEL + label)

@@ -18,7 +18,7 @@ from infold.errors import ConfigError, InfoldError, SamplesError, SessionError
 from infold.runtime import Cache, Session, available_cores
 from infold.serving import ModelVersion
 from infold.serving.plan import INLINE_S
-from infold.tensors import Tensors
+from infold.tensors import Tensors, kind_of
 from infold.tune.choice import choose
 from infold.tune.inputs import Pool, pool
 from infold.tune.measuring import Measurement, options_of
@@ -216,7 +216,7 @@ def _off(want: Tensors, got: Tensors) -> float | None:
     """The largest difference as a share of the largest magnitude, over outputs that are numbers."""
     found = []
     for name, array in want.items():
-        if array.dtype.kind != "f" or name not in got or got[name].shape != array.shape:
+        if kind_of(array.dtype) != "f" or name not in got or got[name].shape != array.shape:
             continue
         plain, others = array.astype(np.float64), got[name].astype(np.float64)
         largest = float(np.abs(plain).max(initial=0.0))
