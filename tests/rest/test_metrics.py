@@ -11,7 +11,8 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from infold.rest.counting import LEAST_FAR_FIRST, Histogram, Snapshot, state_of_all, total
-from infold.rest.metrics import SECONDS, Metrics, page_of
+from infold.rest.exposition import page_of
+from infold.rest.metrics import SECONDS, Metrics
 from infold.serving import Spent, State
 
 observations = st.lists(

@@ -28,7 +28,7 @@ from infold.rest.openapi import Document
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, headers_of
 from infold.rest.repository_routes import add_repository
-from infold.rest.service import Service
+from infold.rest.service import Service, edge_of
 from infold.rest.unserved import add_unserved
 from infold.rest.v1_routes import add_v1
 from infold.rest.v2_routes import add_v2
@@ -36,7 +36,7 @@ from infold.rest.wire import Edge
 from infold.runtime import Placement, choose_device
 from infold.settings import Settings
 
-__all__ = ["App", "create_app"]
+__all__ = ["App", "create_app", "described_app"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,17 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
         DeviceError: The device that was asked for is not to be had.
     """
     service = Service(settings, placement or choose_device(settings.device), peers)
+    app = described_app(service)
+    app.edge = edge_of(service, app.behind_the_edge)
+    return app
+
+
+def described_app(service: Service) -> App:
+    """FastAPI's part of the app, which is all but its edge.
+
+    Args:
+        service: What the routes work on.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -103,7 +114,6 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
     _add_problem_handlers(app, service.problems)
     document = Document(lambda: _own_openapi(app), service.models)
     add_docs_page(app, document)
-    app.edge = Edge(app.behind_the_edge, service.metrics, (infer, predict))
     app.openapi = document.build  # type: ignore[method-assign]  # as FastAPI says to
     return app
 

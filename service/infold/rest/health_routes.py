@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from infold.rest.metrics import page_of
+from infold.rest.exposition import page_of
 from infold.rest.service import Service
 
 __all__ = ["add_health"]

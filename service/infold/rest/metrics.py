@@ -1,26 +1,15 @@
-"""What the serving floor tells, as Prometheus metrics of all processes together.
-
-Counting is `counting`'s plain numbers; prometheus_client only writes the page,
-since its own counters lock and look up labels, at a cost that a request notices.
-"""
+"""What is counted of requests and runs, by the names that Prometheus knows it by."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
-from infold import __version__
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
-from infold.serving import Spent, State
+from infold.serving import Spent
 
-__all__ = ["BATCHES", "Metrics", "ModelCounts", "page_of"]
+__all__ = ["BATCHES", "COUNTERS", "GAUGES", "HISTOGRAMS", "LATEST", "OF_MODEL", "Metrics", "ModelCounts"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -58,10 +47,6 @@ GAUGES = {
 LATEST = {"infold_last_run_timestamp_seconds": ("When a run ended last, in Unix time.", OF_MODEL)}
 # Not on the page: a label for each number of rows would be too many.
 BATCHES = "infold_batches"
-STATE_HELP = (
-    "1 for the state a version is in; with several workers: failed if it failed in any, "
-    "else the state of the worker that is least far from loading to unloaded."
-)
 
 
 class Outcomes:
@@ -238,49 +223,6 @@ class Metrics:
             "states": [(model, str(version), state) for (model, version), state in self._states.items()],
         }
         return own if self._earlier is NOTHING else total([own, self._earlier])
-
-
-def page_of(snapshots: Sequence[Snapshot]) -> bytes:
-    """The sum of all snapshots as Prometheus text."""
-    return generate_latest(_Families(total(snapshots)))
-
-
-class _Families(Collector):
-    """One snapshot as prometheus_client's metric families."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        """See `Collector`."""
-        build = GaugeMetricFamily(
-            "infold_build_info", "Constant 1; the version as label.", labels=("version",)
-        )
-        build.add_metric([__version__], 1)
-        yield build
-        for name, (text, label_names) in COUNTERS.items():
-            counter = CounterMetricFamily(name, text, labels=label_names)
-            for labels, count in self._snapshot["counters"].get(name, ()):
-                counter.add_metric(labels, count)
-            yield counter
-        for name, (text, label_names, bounds) in HISTOGRAMS.items():
-            histogram = HistogramMetricFamily(name, text, labels=label_names)
-            edges = [*(str(float(bound)) for bound in bounds), "+Inf"]
-            for labels, counts, summed in self._snapshot["histograms"].get(name, ()):
-                buckets = list(zip(edges, map(float, accumulate(counts)), strict=True))
-                histogram.add_metric(labels, buckets, summed)
-            yield histogram
-        for name, (text, label_names) in {**GAUGES, **LATEST}.items():
-            gauge = GaugeMetricFamily(name, text, labels=label_names)
-            source = self._snapshot["gauges"] if name in GAUGES else self._snapshot["latest"]
-            for labels, value in source.get(name, ()):
-                gauge.add_metric(labels, value)
-            yield gauge
-        state = GaugeMetricFamily("infold_model_state", STATE_HELP, labels=(*OF_MODEL, "state"))
-        for model, version, current in self._snapshot["states"]:
-            for each in State:
-                state.add_metric([model, version, each.value], float(each.value == current))
-        yield state
 
 
 def _stages(spent: Spent) -> tuple[tuple[str, float], ...]:

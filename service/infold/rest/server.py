@@ -15,14 +15,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from infold.errors import InfoldError
-from infold.rest.app import create_app
 from infold.rest.connection import Connection
+from infold.rest.late import LateApp
 from infold.rest.listening import BACKLOG, listen, serving_line
-from infold.rest.service import Service
+from infold.rest.service import Service, edge_of
 from infold.runtime import choose_device
 from infold.settings import Settings
 
-__all__ = ["Server", "config_of", "serve", "start"]
+__all__ = ["Server", "config_of", "described_late", "serve", "start"]
 
 KEEP_ALIVE_S = 65  # longer than the proxies in front, or they meet closed connections
 
@@ -80,19 +80,37 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 
     Raises:
         ConfigError: The address cannot be listened on.
-        DeviceError, SessionError, RepositoryError: As `create_app` and its start.
+        DeviceError, SessionError, RepositoryError: As `choose_device` and `start`.
     """
     placement = choose_device(settings.device)
     announce(f"infold runs models on {placement.device} ({placement.why})")
-    app = create_app(settings, placement)
+    service = Service(settings, placement)
+    behind = described_late(service)
     listener = listen(settings)
-    config = config_of(app.edge, settings)
+    config = config_of(edge_of(service, behind), settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(Server(config), app.state.service, listener, announce))
+        runner.run(_run(Server(config), service, behind, listener, announce))
+
+
+def described_late(service: Service) -> LateApp:
+    """What FastAPI serves of a service, imported once the service has begun."""
+
+    def make() -> ASGIApp:
+        from infold.rest.app import described_app
+
+        app = described_app(service)
+        gc.freeze()
+        return app.behind_the_edge
+
+    return LateApp(make)
 
 
 async def _run(
-    server: Server, service: Service, listener: socket.socket, announce: Callable[[str], None]
+    server: Server,
+    service: Service,
+    behind: LateApp,
+    listener: socket.socket,
+    announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -110,5 +128,6 @@ async def _run(
         listener.close()
         raise
     announce(serving_line(service.models.models(), listener))
+    behind.begin()
     await server.serve([listener])
     await service.close()

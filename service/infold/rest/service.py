@@ -9,7 +9,7 @@ import asyncio
 import re
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import ASGIApp, Receive, Scope
 
 from infold.errors import (
     MalformedBodyError,
@@ -27,7 +27,7 @@ from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
 from infold.rest.triton_compat import triton_words
 from infold.rest.v2_models import least_far
-from infold.rest.wire import Endpoint, Reply, header, left, read_body
+from infold.rest.wire import Edge, Endpoint, Reply, header, left, read_body
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving import (
     Asked,
@@ -42,7 +42,7 @@ from infold.serving import (
 from infold.settings import ModelControl, Settings
 from infold.tensors import Array
 
-__all__ = ["LABEL", "Service"]
+__all__ = ["LABEL", "Service", "edge_of"]
 
 
 class Service:
@@ -226,6 +226,16 @@ class Service:
     async def _body(self, scope: Scope, receive: Receive) -> bytes | memoryview:
         settings = self.settings
         return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
+
+
+def edge_of(service: Service, behind: ASGIApp) -> Edge:
+    """The whole service as an ASGI app.
+
+    Args:
+        service: What it works on.
+        behind: Serves what carries no tensors.
+    """
+    return Edge(behind, service.metrics, service.endpoints)
 
 
 # JSON of this length is read in the time it takes to wake another thread.

@@ -19,12 +19,11 @@ import uvloop
 
 from infold import logs
 from infold.errors import InfoldError
-from infold.rest.app import create_app
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
-from infold.rest.server import Server, config_of, start
-from infold.rest.service import Service
+from infold.rest.server import Server, config_of, described_late, start
+from infold.rest.service import Service, edge_of
 from infold.rest.shares import Shares
 from infold.runtime import choose_device
 from infold.settings import Settings
@@ -177,15 +176,18 @@ async def _serve(
 ) -> None:
     placement = choose_device(settings.device)
     peers = Peers(hello.worker, settings.workers, channel.send, hello.earlier)
-    app = create_app(settings, placement, peers)
-    service: Service = app.state.service
+    service = Service(settings, placement, peers)
+    behind = described_late(service)
     if "metrics" in hello.earlier:
         service.metrics.go_on_from(msgspec.convert(hello.earlier["metrics"], Snapshot))
 
     def ready() -> None:
         channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
+        behind.begin()
 
-    server = WorkerServer(config_of(app.edge, settings), listener, hello.worker, shares, ready)
+    server = WorkerServer(
+        config_of(edge_of(service, behind), settings), listener, hello.worker, shares, ready
+    )
 
     def drain() -> None:
         service.models.begin_drain()

@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import mmap
 import os
 import platform
 import shutil
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from infold.errors import SessionError
+from infold.runtime.digests import Digests
 from infold.runtime.options import RunOptions
 from infold.runtime.ort import onnxruntime
 from infold.runtime.session import Session
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of an entry; raise it whenever what is kept changes its meaning
 GRAPH, WEIGHTS, FACTS = "model.onnx", "weights.bin", "facts.json"
-# An entry of external data as protobuf writes it, up to the length of its value.
-LOCATION = b"\x0a\x08location\x12"
 UNUSED_S = 30 * 24 * 3600.0
 
 
@@ -82,6 +80,7 @@ class Cache:
     def __init__(self, folder: Path | None) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.folder = folder if folder is not None and _is_writable(folder) else self._elsewhere(folder)
+        self._digests = Digests(self.folder)
 
     def _elsewhere(self, wanted: Path | None) -> Path | None:
         try:
@@ -109,20 +108,17 @@ class Cache:
             raise SessionError(str(model), "an empty file") from empty
 
     def _key(self, model: Path, options: RunOptions) -> str:
-        digest = hashlib.sha256()
-        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            digest.update(content)
-            beside = [_stamp(model.parent / name) for name in sorted(_weight_files(content))]
+        digest = self._digests.of(model)
         about = (
             FORMAT,
+            digest.sha256,
             onnxruntime().__version__,
             options.placement.provider,
             sorted(options.disabled_optimizers),
             _cpu_features(),
-            beside,
+            [_stamp(model.parent / name) for name in digest.weight_files],
         )
-        digest.update(repr(about).encode())
-        return digest.hexdigest()
+        return hashlib.sha256(repr(about).encode()).hexdigest()
 
     def find(self, key: str, model: Path) -> Prepared | None:
         """The entry of that name, or None; a damaged one is taken away."""
@@ -220,24 +216,6 @@ class Cache:
             with contextlib.suppress(OSError):
                 if entry.stat().st_mtime < oldest:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _weight_files(content: mmap.mmap) -> set[str]:
-    """Names that a model gives of files with weights, as they stand in its bytes.
-
-    Source: ONNX, TensorProto.external_data: entries of a key, `location`, and a value.
-    """
-    found: set[str] = set()
-    at = content.find(LOCATION)
-    while at >= 0:
-        start = at + len(LOCATION)
-        head = content[start : start + 2]
-        length, start = head[0] if head else 0, start + 1
-        if length >= 0x80 and len(head) == 2:  # a length of two bytes; no file's name has more
-            length, start = (length & 0x7F) | head[1] << 7, start + 1
-        found.add(content[start : start + length].decode("utf-8", "replace"))
-        at = content.find(LOCATION, start)
-    return found
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

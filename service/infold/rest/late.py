@@ -1,0 +1,39 @@
+"""An app that takes long to import, made while the service answers already.
+
+A service begins with what carries tensors. FastAPI, which serves what is small and
+described, takes longer to import than a model takes to load, so a service does not
+wait for it; a request that needs it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["LateApp"]
+
+
+class LateApp:
+    """An ASGI app that is made in a thread.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], ASGIApp]) -> None:
+        self._make = make
+        self._made: asyncio.Future[ASGIApp] | None = None
+
+    def begin(self) -> None:
+        """Make it from now on; called on the event loop, once."""
+        self._made = asyncio.ensure_future(asyncio.to_thread(self._make))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI; waits until the app is there."""
+        if self._made is None:
+            self.begin()
+        assert self._made is not None
+        app = await asyncio.shield(self._made)
+        await app(scope, receive, send)
