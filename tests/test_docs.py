@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from infold.fold import Reason
-from infold.runtime import Batching, ModelConfig, SessionConfig
+from infold.runtime import Batching, Classification, ImageInput, ModelConfig, SessionConfig
+from infold.runtime.model_config import parse_config
 from infold.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,13 +36,31 @@ def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
     """The same for what a model's owner may say."""
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", _configuration(), re.MULTILINE))
     expected: dict[str, object] = {"versions": ModelConfig().versions, "version_labels": {}}
-    for section, defaults in (("batching", Batching()), ("session", SessionConfig())):
+    sections = {
+        "batching": Batching(),
+        "session": SessionConfig(),
+        "image": ImageInput(),
+        "classification": Classification(),
+    }
+    assert {*expected, *sections} == {field.name for field in dataclasses.fields(ModelConfig)}
+    for section, defaults in sections.items():
         for field in dataclasses.fields(defaults):
             expected[f"{section}.{field.name}"] = getattr(defaults, field.name)
     assert sorted(rows) == sorted(expected)
     for key, default in expected.items():
-        shown = {"latest": '"latest"', "()": "[]"}.get(str(default), str(default))
+        if isinstance(default, tuple):
+            shown = str(list(default))
+        else:
+            shown = f'"{default}"' if default in ("", "latest") else str(default)
         assert rows[key] == shown, key
+
+
+def test_every_section_of_model_toml_in_the_docs_is_one() -> None:
+    """What a reader copies is read; the sections of one block go together."""
+    blocks = re.findall(r"^```toml\n(.*?)^```$", (DOCS / "pictures.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 5
+    for block in blocks:
+        assert parse_config(block, DOCS / "pictures.md").image is not None
 
 
 def test_every_verb_is_in_the_readme() -> None:

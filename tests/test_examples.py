@@ -7,6 +7,10 @@ import numpy as np
 import onnx
 
 from infold.convert import Sampling, convert
+from infold.runtime import Device, Placement, RunOptions, Session, read_config
+from infold.serving import classes, images
+from infold.tensors import TensorSpec
+from pictures import encoded
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +37,34 @@ def test_the_shipped_report_speaks_of_the_shipped_files() -> None:
 
         assert report[key]["sha256"] == sha256((ROOT / path).read_bytes()).hexdigest()
     assert (report["folded"], report["kept"], report["proof"]["verified"]) == (5, 0, True)
+
+
+def test_the_shipped_model_reads_the_drawn_digit() -> None:
+    """By its own model.toml: a picture of any size becomes ink on 8 x 8 pixels, and is a 7."""
+    folder = ROOT / "models/digits"
+    config = read_config(folder / "model.toml")
+    assert config.image is not None and config.classification is not None
+    session = Session(folder / "1/model.onnx", RunOptions(Placement(Device.CPU, "asked for")))
+    labels = classes.read_labels(classes.labels_file(folder, config.classification.labels))
+    assert images.check(config.image, session.signature) is None
+    assert classes.check(config.classification, labels, session.signature) is None
+    picture = (ROOT / "examples/digits/seven.png").read_bytes()
+    (spec,) = session.signature.inputs
+    (logits,) = session.run({spec.name: images.tensor_of([picture], config.image, spec, str)}).values()
+    (row,) = classes.top_classes(classes.softmax(logits), config.classification.top, labels)
+    assert [len(row), row[0][1:]] == [3, (7, "7")] and row[0][0] > 0.99
+
+
+def test_the_shipped_preparation_gives_what_the_network_was_trained_on() -> None:
+    """Paper is 0 and black is 1, as in its samples; a sample drawn as a picture is that sample again."""
+    config = read_config(ROOT / "models/digits/model.toml").image
+    assert config is not None
+    ink = np.load(ROOT / "examples/digits/samples.npz")["in.image"][:, 0]
+    for sample in ink:
+        levels = (255 - np.rint(sample * 255)).astype(np.uint8)
+        large = encoded(np.kron(levels, np.ones((5, 5), np.uint8)))
+        made = images.tensor_of([large], config, TensorSpec("image", np.dtype(np.float32), None), str)
+        np.testing.assert_allclose(made[0, 0], sample, atol=0.5 / 255 + 1e-6)
 
 
 def test_the_moving_statistics_of_the_shipped_network_are_trained() -> None:

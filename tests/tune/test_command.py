@@ -28,8 +28,10 @@ def tune(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """The shipped repository, to be written to."""
-    return Path(shutil.copytree(MODELS, tmp_path / "models"))
+    """The shipped repository, to be written to; nothing is said in it yet."""
+    return Path(
+        shutil.copytree(MODELS, tmp_path / "models", ignore=shutil.ignore_patterns("*.toml", "*.txt"))
+    )
 
 
 def test_digits_are_measured_and_served_as_was_found_best(digits: Path, tmp_path: Path) -> None:

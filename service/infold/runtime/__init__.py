@@ -10,6 +10,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from infold.runtime.child import kept_child
 from infold.runtime.config_edit import add_disabled_optimizers
+from infold.runtime.image_config import Classification, ImageInput
 from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config
 from infold.runtime.options import Device, Placement, RunOptions, available_cores, choose_device
 from infold.runtime.prepared import Cache, Prepared
@@ -19,7 +20,9 @@ from infold.runtime.session import Session, Stop, versions
 __all__ = [
     "Batching",
     "Cache",
+    "Classification",
     "Device",
+    "ImageInput",
     "ModelConfig",
     "Placement",
     "Prepared",

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infold.errors import ConfigError
+from infold.runtime.image_config import Classification, ImageInput
 
 __all__ = ["Batching", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
-Section = TypeVar("Section", "Batching", "SessionConfig")
+Section = TypeVar("Section", "Batching", "SessionConfig", ImageInput, Classification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,16 @@ class ModelConfig:
         batching: How requests share a run.
         session: How onnxruntime runs the model.
         version_labels: Names of versions, to be asked for instead of a number.
+        image: How a picture becomes an input; None where pictures are not taken.
+        classification: How an output is read as classes; None where it is not.
     """
 
     versions: str | tuple[int, ...] = "latest"
     batching: Batching = field(default_factory=Batching)
     session: SessionConfig = field(default_factory=SessionConfig)
     version_labels: Mapping[str, int] = field(default_factory=dict)
+    image: ImageInput | None = None
+    classification: Classification | None = None
 
 
 def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
@@ -147,6 +152,11 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
             config = replace(config, session=_section(config.session, value, place))
         elif key == "version_labels":
             config = replace(config, version_labels=_labels(value, place))
+        elif key == "image":
+            config = replace(config, image=_section(config.image or ImageInput(), value, place))
+        elif key == "classification":
+            classification = _section(config.classification or Classification(), value, place)
+            config = replace(config, classification=classification)
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
     return config
@@ -174,9 +184,10 @@ def _section(current: Section, table: Any, place: str) -> Section:
 def _typed(value: Any, wanted: str, place: str) -> Any:
     """The value in the type that its field is annotated with."""
     if wanted.startswith("tuple"):
-        inner, words = (int, "whole numbers") if "int" in wanted else (str, "strings")
-        if isinstance(value, list) and all(type(each) is inner for each in value):
-            return tuple(value)
+        lists = {"int": ((int,), "whole numbers"), "float": ((int, float), "numbers")}
+        inner, words = lists.get(wanted[6:].partition(",")[0], ((str,), "strings"))
+        if isinstance(value, list) and all(type(each) in inner for each in value):
+            return tuple(_float(each, place) for each in value) if float in inner else tuple(value)
         raise ConfigError(place, f"must be a list of {words}")
     simple = {"bool": (bool, "true or false"), "str": (str, "a string"), "int": (int, "a whole number")}
     if wanted in simple:
@@ -187,7 +198,14 @@ def _typed(value: Any, wanted: str, place: str) -> Any:
             raise ConfigError(place, f"must be {words}, not {value!r}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(place, f"must be a number, not {value!r}")
-    return float(value)
+    return _float(value, place)
+
+
+def _float(value: int | float, place: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(place, "must be a number of common size") from None
 
 
 def _labels(value: Any, place: str) -> dict[str, int]:
