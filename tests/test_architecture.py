@@ -22,10 +22,10 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import infold", {"numpy", "onnx", "onnxruntime", "fastapi", "typer"}),
         ("import infold.fold", {"onnxruntime", "fastapi", "typer"}),
-        ("import infold.runtime", {"onnx", "onnx_ir", "fastapi", "onnxruntime"}),
+        ("import infold.runtime", {"onnx", "onnx_ir", "fastapi", "onnxruntime", "google"}),
         ("import infold.serving", {"onnx", "onnx_ir", "fastapi", "typer"}),
         ("import infold.serving.images, infold.serving.classes", {"PIL", "onnx", "fastapi"}),
-        ("import infold.rest.server", {"PIL", "onnx", "onnx_ir", "typer"}),
+        ("import infold.rest.server", {"PIL", "onnx", "onnx_ir", "typer", "google", "fastapi"}),
         ("import infold.bench.plot, infold.bench.schedule", {"typer"}),
         ("import infold.tune", {"typer", "fastapi", "onnxruntime"}),
         ("import infold.rest.supervisor", {"onnx", "onnxruntime", "fastapi", "starlette", "uvicorn"}),

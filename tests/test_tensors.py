@@ -63,6 +63,7 @@ def test_batching_needs_an_open_first_axis_everywhere() -> None:
     assert TWO.is_batched
     for other in (spec("y", 1), spec("y"), TensorSpec("y", F32, None)):
         assert not Signature(TWO.inputs, (other,)).is_batched
+    assert not Signature(TWO.inputs, TWO.outputs, has_rows=False).is_batched
 
 
 @pytest.mark.parametrize("name", ["digits", "a", "A-1.b_c", "_x", "x" * 128])

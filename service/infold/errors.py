@@ -12,7 +12,7 @@ InfoldError
 ├── ProofError             folded and unfolded do not agree
 │   └── NothingToProveError    ... because the unfolded side alone gives nothing to agree with
 ├── DisagreementError      a model that answers otherwise when it is run otherwise
-├── ConfigError            a setting, a flag or a model.toml that makes no sense
+├── ConfigError            a setting, a flag or a model's configuration that makes no sense
 ├── RepositoryError        a model repository that cannot be listed
 ├── ServerError            another server that cannot be reached, or answers what it should not
 ├── RuntimeMissingError    no onnxruntime is installed

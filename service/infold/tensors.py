@@ -77,10 +77,17 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """All inputs and outputs of a model, in the model's order."""
+    """All inputs and outputs of a model, in the model's order.
+
+    Attributes:
+        inputs: What a request brings.
+        outputs: What it can ask for.
+        has_rows: False says that a first axis is none of rows, although it is open.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    has_rows: bool = True
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, or None."""
@@ -92,8 +99,8 @@ class Signature:
 
     @property
     def is_batched(self) -> bool:
-        """Every input and output has an open first axis: rows of several requests may be joined."""
-        return all(spec.has_batch_axis for spec in (*self.inputs, *self.outputs))
+        """Every input and output has an open first axis, of rows: those of several requests may be joined."""
+        return self.has_rows and all(spec.has_batch_axis for spec in (*self.inputs, *self.outputs))
 
     def check(self, tensors: Tensors) -> None:
         """Pass if the tensors are exactly the model's inputs, in dtype and shape.

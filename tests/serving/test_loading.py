@@ -11,7 +11,7 @@ import pytest
 
 from graphs import conv_norm, model, normal
 from infold.errors import SessionError
-from infold.runtime import Batching, Cache, Device, ModelConfig, Placement, SessionConfig
+from infold.runtime import Batching, Cache, Device, ModelConfig, Placement, Session, SessionConfig
 from infold.runtime.prepared import GRAPH
 from infold.serving import loading
 from infold.serving.loading import Loaded
@@ -115,6 +115,20 @@ def test_wishes_reach_the_plan(watched: Watched, is_cached: bool) -> None:
     assert (loaded.plan.cores, loaded.plan.runs, loaded.wide) == (1, 3, None)
     loaded = watched.load(cores=4, session=SessionConfig(intra_op_threads=9))
     assert (loaded.plan.cores, loaded.plan.runs) == (4, 1)
+
+
+@pytest.mark.parametrize(("join", "rows"), [("auto", 8), ("always", 8), ("never", 1)])
+def test_on_a_gpu_requests_are_joined_unless_that_is_not_wished(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, join: str, rows: int
+) -> None:
+    """Nothing is measured there."""
+    monkeypatch.setattr(loading, "Session", lambda path, options: Session(path))
+    monkeypatch.setattr(loading, "nodes_left_on_cpu", lambda *_: ())
+    onnx.save(conv_norm(16), str(watched.folder / "model.onnx"))
+    config = ModelConfig(batching=Batching(max_rows=8, join=join))
+    version = ModelVersion("m", 1, watched.folder / "model.onnx", config)
+    cuda = Placement(Device.CUDA, "asked for")
+    assert loading.load(version, cuda, 2, watched.cache).plan.join_rows == rows
 
 
 def test_the_golden_row_is_what_is_run(watched: Watched) -> None:

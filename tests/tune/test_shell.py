@@ -84,6 +84,24 @@ def test_the_plan_is_for_the_version_that_is_served(tmp_path: Path) -> None:
         find(net)
 
 
+def test_a_model_of_a_triton_repository_is_found_too(tmp_path: Path) -> None:
+    """Whatever its file is called; what is written for Triton is what a `model.toml` stands on."""
+    net = tmp_path / "net"
+    file = (save(net / "1") / "model.onnx").rename(net / "1" / "graph.onnx")
+    (net / "config.pbtxt").write_text(
+        """default_model_filename: "graph.onnx" max_batch_size: 8
+        dynamic_batching { preferred_batch_size: 8 }"""
+    )
+    for path in (tmp_path, net, net / "1", file):
+        subject = find(path)
+        assert subject.version.path == file and subject.version.config.batching.max_rows == 8
+    for path in (net, net / "1"):
+        with pytest.raises(
+            ConfigError, match=r"preferred_rows: \[8\] are not all between 1 and max_rows = 4"
+        ):
+            write_plan(find(path), choice(1, 1, 4, is_wide=False))
+
+
 def test_a_loose_file_has_nothing_that_speaks_for_it(tmp_path: Path) -> None:
     """It can be measured all the same."""
     file = save(tmp_path) / "model.onnx"

@@ -16,8 +16,21 @@ from infold.runtime.options import Device, Placement, RunOptions, available_core
 from infold.runtime.prepared import Cache, Prepared
 from infold.runtime.probe import Run, run_isolated
 from infold.runtime.session import Session, Stop, versions
+from infold.runtime.triton_config import CONFIG_FILE, parse_triton_json, read_triton_config
+from infold.runtime.triton_words import (
+    DATA_TYPES,
+    MODEL_FILE,
+    TritonConfig,
+    TritonTensor,
+    Warmup,
+    WarmupInput,
+    type_name,
+)
 
 __all__ = [
+    "CONFIG_FILE",
+    "DATA_TYPES",
+    "MODEL_FILE",
     "Batching",
     "Cache",
     "Classification",
@@ -31,11 +44,18 @@ __all__ = [
     "Session",
     "SessionConfig",
     "Stop",
+    "TritonConfig",
+    "TritonTensor",
+    "Warmup",
+    "WarmupInput",
     "add_disabled_optimizers",
     "available_cores",
     "choose_device",
     "kept_child",
+    "parse_triton_json",
     "read_config",
+    "read_triton_config",
     "run_isolated",
+    "type_name",
     "versions",
 ]

@@ -146,8 +146,9 @@ def _on_cuda(version: ModelVersion, options: RunOptions) -> Loaded:
     session = Session(version.path, options)
     row = one_row(version.path, session.signature)
     left = nodes_left_on_cpu(version.path, options, row)
-    rows = version.config.batching.max_rows if session.signature.is_batched else 1
-    return Loaded(session, None, Plan(cores=1, runs=1, join_rows=rows), left)
+    batching = version.config.batching
+    joins = session.signature.is_batched and batching.join != "never"
+    return Loaded(session, None, Plan(cores=1, runs=1, join_rows=batching.max_rows if joins else 1), left)
 
 
 def _rows(session: Session, row: Tensors, version: ModelVersion) -> Mapping[int, float]:

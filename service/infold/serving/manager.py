@@ -19,6 +19,7 @@ from infold.serving.catalogue import Catalogue, Held
 from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
 from infold.serving.loading import Loaded, load
+from infold.serving.presenting import Presented, placed, presented
 from infold.serving.repository import Listing, ModelRepository, ModelVersion
 from infold.serving.runners import Runners
 from infold.serving.versions import Load, plan, wanted
@@ -250,7 +251,7 @@ class ModelManager:
             model.servables[version.number] = servable
             self._tell(servable)
         try:
-            loaded = await asyncio.to_thread(load, version, self._placement, self._runners.cores, self._cache)
+            loaded, seen = await asyncio.to_thread(self._loaded, version)
         except InfoldError as failure:
             if before is not None and is_replaced:  # what was served before is served on
                 before.reason = str(failure)
@@ -261,7 +262,7 @@ class ModelManager:
             return
         if loaded.left_on_cpu:
             log.warning("nodes left on the cpu", extra=_about(version) | {"operators": loaded.left_on_cpu})
-        servable.attach(loaded.session.signature, self._batcher(version, loaded))
+        servable.attach(seen.signature, self._batcher(version, loaded, seen))
         servable.to(State.READY)
         model.servables[version.number] = servable
         self._tell(servable)
@@ -275,18 +276,23 @@ class ModelManager:
         self._replaced.add(task)
         task.add_done_callback(self._replaced.discard)
 
-    def _batcher(self, version: ModelVersion, loaded: Loaded) -> Batcher:
+    def _loaded(self, version: ModelVersion) -> tuple[Loaded, Presented]:
+        """Takes its time: not on the event loop."""
+        loaded = load(version, placed(version, self._placement), self._runners.cores, self._cache)
+        return loaded, presented(version, loaded)
+
+    def _batcher(self, version: ModelVersion, loaded: Loaded, seen: Presented) -> Batcher:
         batching = version.config.batching
         share = max(batching.max_rows, batching.capacity_rows // self._processes)
         return Batcher(
             (version.name, version.number),
-            loaded.session.signature,
-            loaded.session.run,
+            seen.signature,
+            seen.run,
             replace(batching, capacity_rows=share),
             loaded.plan,
             self._runners,
             self._observer,
-            run_wide=loaded.wide.run if loaded.wide is not None else None,
+            run_wide=seen.run_wide,
         )
 
     async def _unload(self, servable: Servable) -> None:

@@ -1,6 +1,7 @@
 """What is on disk: a pure listing of a model repository, which is never written here.
 
 <root>/<name>/model.toml                optional, speaks for all versions
+<root>/<name>/config.pbtxt              optional, Triton's own; model.toml overrides it key by key
 <root>/<name>/<number>/model.onnx       a version; its number is a positive integer
 <root>/<name>/<number>/model.toml       optional, overrides key by key
 """
@@ -12,8 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infold.errors import RepositoryError
-from infold.runtime import ModelConfig, read_config
+from infold.errors import ConfigError, RepositoryError
+from infold.runtime import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    ModelConfig,
+    TritonConfig,
+    parse_triton_json,
+    read_config,
+    read_triton_config,
+)
 from infold.tensors import MODEL_NAME
 
 __all__ = ["Listing", "ModelRepository", "ModelVersion", "is_version"]
@@ -24,7 +33,12 @@ class ModelVersion:
     """One version of one model, as it lies on disk; equal to another as long as nothing changes there.
 
     Attributes:
+        name: Of the model.
+        number: Of the version.
+        path: Its ONNX file.
+        config: What its owner says about serving it.
         stamp: Name, size, time and inode of each file that it consists of.
+        triton: What its owner wrote for Triton, on which `config` stands; None if nothing.
     """
 
     name: str
@@ -32,6 +46,7 @@ class ModelVersion:
     path: Path
     config: ModelConfig
     stamp: tuple[tuple[str, int, int, int], ...] = ()
+    triton: TritonConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,7 @@ class ModelRepository:
 
         Raises:
             RepositoryError: The root is missing or no folder.
-            ConfigError: A `model.toml` makes no sense.
+            ConfigError: A `model.toml` or `config.pbtxt` makes no sense, or asks for what is not served.
         """
         found = ((name, self.versions(name)) for name in self.names())
         return {name: versions for name, versions in found if versions}
@@ -81,8 +96,12 @@ class ModelRepository:
         )
 
     def policy(self, name: str) -> str | tuple[int, ...]:
-        """Which versions of a model its `model.toml` wants served."""
-        return read_config(self.root / name / "model.toml").versions
+        """Which versions of a model its owner wants served.
+
+        Raises:
+            ConfigError: As `list`.
+        """
+        return self._configured(name)[1].versions
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Every version of one model, in rising order.
@@ -91,42 +110,60 @@ class ModelRepository:
             name: Of its folder, which exists.
 
         Raises:
-            ConfigError: A `model.toml` of it makes no sense.
+            ConfigError: As `list`.
         """
         return self.listing(name).versions
 
     def has_version(self, name: str) -> bool:
-        """There is a version of a model, whatever its `model.toml` says."""
-        return any(is_version(path) for path in (self.root / name).iterdir())
+        """There is a version of a model, whatever is said about serving it."""
+        try:
+            file = _file(read_triton_config(self.root / name / CONFIG_FILE))
+        except ConfigError:
+            file = MODEL_FILE
+        return any(is_version(path, file) for path in (self.root / name).iterdir())
 
     def listing(self, name: str, override: str | None = None) -> Listing:
         """One model; without versions where it has none, or no folder.
 
         Args:
             name: Of the model.
-            override: Replaces the configuration beside it, as Triton's JSON.
+            override: Replaces its `config.pbtxt`, as JSON of the same meaning.
 
         Raises:
-            ConfigError: A `model.toml` of it makes no sense.
+            ConfigError: As `list`.
         """
-        del override
         folder = self.root / name
         if not MODEL_NAME.fullmatch(name) or not folder.is_dir():
             return Listing((), "latest")
-        shared = read_config(folder / "model.toml")
+        triton, shared = self._configured(name, override)
+        file = _file(triton)
         beside = _stamp(folder)
-        numbers = sorted(int(p.name) for p in folder.iterdir() if is_version(p))
+        numbers = sorted(int(p.name) for p in folder.iterdir() if is_version(p, file))
         versions = tuple(
             ModelVersion(
                 folder.name,
                 number,
-                folder / str(number) / "model.onnx",
+                folder / str(number) / file,
                 read_config(folder / str(number) / "model.toml", shared),
                 (*beside, *_stamp(folder / str(number))),
+                triton,
             )
             for number in numbers
         )
         return Listing(versions, shared.versions)
+
+    def _configured(self, name: str, override: str | None = None) -> tuple[TritonConfig | None, ModelConfig]:
+        """What a model's owner wrote for Triton, and what that and the `model.toml` come to."""
+        folder = self.root / name
+        if override is not None:
+            triton: TritonConfig | None = parse_triton_json(override, f"{folder}: config")
+        else:
+            triton = read_triton_config(folder / CONFIG_FILE)
+        if triton is None:
+            return None, read_config(folder / "model.toml")
+        if triton.name not in ("", name):
+            raise ConfigError(f"{triton.place}: name", f"'{triton.name[:100]}' is not '{name}'")
+        return triton, read_config(folder / "model.toml", triton.base)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
@@ -140,8 +177,18 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(stamps)
 
 
-def is_version(path: Path) -> bool:
-    """A folder is a version of a model."""
+def _file(triton: TritonConfig | None) -> str:
+    """What each version of a model calls its graph."""
+    return MODEL_FILE if triton is None else triton.filename
+
+
+def is_version(path: Path, file: str = MODEL_FILE) -> bool:
+    """A folder is a version of a model.
+
+    Args:
+        path: The folder.
+        file: What its graph is called.
+    """
     # '01' and '1' would be one number with two folders: only the plain spelling counts.
     name = path.name
-    return name.isascii() and name.isdigit() and not name.startswith("0") and (path / "model.onnx").is_file()
+    return name.isascii() and name.isdigit() and not name.startswith("0") and (path / file).is_file()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infold.errors import RepositoryError
-from infold.runtime import ModelConfig
+from infold.runtime import CONFIG_FILE, MODEL_FILE, ModelConfig, read_triton_config
 from infold.serving import ModelRepository, ModelVersion
 from infold.serving.repository import is_version
 from infold.serving.versions import wanted
 
 __all__ = ["Subject", "find"]
 
-FILE, CONFIG = "model.onnx", "model.toml"
+CONFIG = "model.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +51,19 @@ def find(path: Path) -> Subject:
 
     Raises:
         RepositoryError: There is none, or more than one.
-        ConfigError: A `model.toml` of it makes no sense.
+        ConfigError: A `model.toml` or `config.pbtxt` of it makes no sense.
     """
     if path.is_file():
         folder = _named(path.parent)
-        if path.name == FILE and is_version(folder):
+        if is_version(folder, path.name) and path.name == _file(folder.parent):
             return _one_version(folder)
         return Subject(ModelVersion(path.stem, 1, path, ModelConfig()))
     if not path.is_dir():
         raise RepositoryError(path, "there is no such file or folder")
     folder = _named(path)
-    if is_version(folder):
+    if is_version(folder, _file(folder.parent)):
         return _one_version(folder)
-    if any(is_version(each) for each in folder.iterdir()):
+    if any(is_version(each, _file(folder)) for each in folder.iterdir()):
         return _served(folder)
     found = list(ModelRepository(path).list())
     if not found:
@@ -94,6 +94,12 @@ def _subject(every: tuple[ModelVersion, ...], number: int, model: Path, *, is_on
     chosen = next(each for each in every if each.number == number)
     others = tuple(each for each in every if each.number != number)
     return Subject(chosen, others, model, is_one_version)
+
+
+def _file(model: Path) -> str:
+    """What each version of a model calls its graph."""
+    triton = read_triton_config(model / CONFIG_FILE)
+    return MODEL_FILE if triton is None else triton.filename
 
 
 def _named(folder: Path) -> Path:

@@ -67,7 +67,9 @@ def write_plan(subject: Subject, choice: Choice) -> list[str]:
     assert path is not None
     assert folder is not None
     changes = plan_keys(choice, subject.version.config)
-    base = read_config(folder / CONFIG) if subject.is_one_version else None
+    triton = subject.version.triton
+    below = None if triton is None else triton.base
+    base = read_config(folder / CONFIG, below) if subject.is_one_version else below
     config = parse_config(edited(path, changes, base), path, base)
     if not subject.is_one_version:
         for version in subject.versions:
