@@ -211,7 +211,7 @@ def test_plain_requests_do_take_the_short_way() -> None:
     """Or the comparisons above would compare the careful reader with itself."""
     entry = {"name": "x", "shape": [1, 2], "datatype": "FP32"}
     tensors = np.array([[1, 2.5]], np.float32)
-    with mock.patch.object(v2, "_tensors", side_effect=AssertionError("the careful reader was asked")):
+    with mock.patch.object(v2, "read_inputs", side_effect=AssertionError("the careful reader was asked")):
         body = json.dumps({"id": "a", "inputs": [{**entry, "data": [1, 2.5]}]}).encode()
         assert decode_infer(body, None, one("FP32", "n", 2)).tensors["x"].tolist() == tensors.tolist()
         header = json.dumps({"inputs": [{**entry, "parameters": {"binary_data_size": 8}}]}).encode()

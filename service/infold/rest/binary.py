@@ -17,7 +17,7 @@ from infold.errors import InvalidInputError
 from infold.rest.codec import DATATYPES
 from infold.tensors import Array, TensorSpec
 
-__all__ = ["blob", "open_shape", "read_blob"]
+__all__ = ["blob", "open_shape", "parted_strings", "read_blob"]
 
 LENGTH = struct.Struct("<I")
 IS_BOOL = np.dtype(np.bool_)
@@ -48,8 +48,13 @@ def read_blob(data: memoryview, dtype: np.dtype[np.generic], shape: Sequence[int
     return np.require(array, dtype, ("C", "A"))
 
 
-def _read_strings(data: memoryview, shape: Sequence[int], place: str) -> Array:
-    count, strings, start = math.prod(shape), [], 0
+def parted_strings(data: memoryview, count: int, place: str) -> list[bytes]:
+    """Strings of bytes from theirs, each with its length in front.
+
+    Raises:
+        InvalidInputError: Too many bytes or too few.
+    """
+    strings, start = [], 0
     for index in range(count):
         if start + LENGTH.size > len(data):
             raise InvalidInputError(f"{place}[{index}]", "the bytes end before this string")
@@ -59,14 +64,19 @@ def _read_strings(data: memoryview, shape: Sequence[int], place: str) -> Array:
         if len(text) < length:
             raise InvalidInputError(f"{place}[{index}]", "the bytes end before this string does")
         start += length
-        try:
-            strings.append(text.decode())
-        except UnicodeDecodeError:
-            raise InvalidInputError(f"{place}[{index}]", "is no UTF-8, which is what models take") from None
+        strings.append(text)
     if start != len(data):
         raise InvalidInputError(place, f"{len(data) - start} bytes are left after {count} strings")
-    array = np.empty(count, np.object_)
-    array[:] = strings
+    return strings
+
+
+def _read_strings(data: memoryview, shape: Sequence[int], place: str) -> Array:
+    array = np.empty(math.prod(shape), np.object_)
+    for index, text in enumerate(parted_strings(data, len(array), place)):
+        try:
+            array[index] = text.decode()
+        except UnicodeDecodeError:
+            raise InvalidInputError(f"{place}[{index}]", "is no UTF-8, which is what models take") from None
     return array.reshape(shape)
 
 

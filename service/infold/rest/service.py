@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope
@@ -23,9 +24,11 @@ from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.metrics import Metrics
+from infold.rest.parameters import OutputParameters
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
 from infold.rest.triton_compat import triton_words
+from infold.rest.uploads import Form, Upload, form_of, tensors_of
 from infold.rest.v2_models import least_far
 from infold.rest.wire import Edge, Endpoint, Reply, header, left, read_body
 from infold.runtime import Cache, Placement, available_cores
@@ -155,28 +158,35 @@ class Service:
     async def infer(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """Protocol v2: decode, lease, infer, encode."""
         began, json_bytes = clock(), _json_bytes(scope)
+        form = _form(scope) if json_bytes is None else Form.JSON
+        if form in UPLOADS:
+            return await self._upload(model, version, form, scope, receive, _infer_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             _refuse_if_full(servable)
             body = await self._body(scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
-            halves = not self.settings.triton_compat
+            halves, reading = not self.settings.triton_compat, servable.reading
 
             def decode() -> Asked:
                 nonlocal request
-                request = v2.decode_infer(body, json_bytes, servable.signature, halves=halves)
+                request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
                 return Asked(request.tensors, request.outputs, request.timeout_s)
 
             def encode(results: dict[str, Array]) -> Reply:
-                classes = servable.classes
+                classes = reading.class_strings
                 return _reply(v2.encode_infer(model, number, request, results, classes, halves=halves))
 
             text_bytes = len(body) if json_bytes is None else json_bytes
             is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
+            if is_cheap and reading.picture is not None:  # which takes long to decode, however short it is
+                is_cheap = b"BYTES" not in bytes(body[:text_bytes])
             return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """TF-Serving's predict: decode, lease, infer, encode."""
-        began = clock()
+        began, form = clock(), _form(scope)
+        if form is not Form.JSON:
+            return await self._upload(model, version, form, scope, receive, _predict_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             _refuse_if_full(servable)
             body = await self._body(scope, receive)
@@ -184,7 +194,7 @@ class Service:
 
             def decode() -> Asked:
                 nonlocal in_rows
-                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature)
+                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
                 return Asked(tensors)
 
             def encode(results: dict[str, Array]) -> Reply:
@@ -192,7 +202,33 @@ class Service:
                 return Reply((text,), nulls=count_nulls(text, results.values()))
 
             is_cheap = len(body) <= CHEAP_BYTES
+            if is_cheap and servable.reading.picture is not None:
+                is_cheap = b"b64" not in bytes(body)
             return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
+
+    async def _upload(
+        self,
+        model: str,
+        version: str | None,
+        form: Form,
+        scope: Scope,
+        receive: Receive,
+        reply: Callable[[Servable, dict[str, Array], str | None], Reply],
+    ) -> Reply:
+        """A body without a message around it: of pictures the classes are told, if the model has some."""
+        began = clock()
+        upload = Upload(form, header(scope, b"content-type") or "")
+        with self.models.lease(model, self.version(model, version)) as servable:
+            _refuse_if_full(servable)
+            body, reading = await self._body(scope, receive), servable.reading
+            told = None if form is Form.ARRAY else reading.class_output
+
+            def decode() -> Asked:
+                tensors = tensors_of(upload, body, servable.signature, reading)
+                return Asked(tensors, None if told is None else (told,))
+
+            work = Work(decode, lambda results: reply(servable, results, told), is_cheap=False)
+            return await self._answer(servable, work, began, receive)
 
     def version(self, model: str, text: str | None) -> int | None:
         """The number that a path gives, by itself or as a label; None where it gives none.
@@ -240,8 +276,8 @@ def edge_of(service: Service, behind: ASGIApp) -> Edge:
 
 # JSON of this length is read in the time it takes to wake another thread.
 CHEAP_BYTES = 2**14
-OCTETS_TYPE = "application/octet-stream"
-OCTETS = OCTETS_TYPE.encode()
+OCTETS = b"application/octet-stream"
+UPLOADS = (Form.PICTURE, Form.PICTURES, Form.ARRAY)
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?:predict")
@@ -257,11 +293,30 @@ def _json_bytes(scope: Scope) -> int | None:
     """
     text = header(scope, b"inference-header-content-length")
     if text is None:
-        kind = header(scope, b"content-type")
-        return 0 if kind is not None and kind.partition(";")[0].strip().lower() == OCTETS_TYPE else None
+        return 0 if _form(scope) is Form.TENSOR else None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise MalformedBodyError(f"{v2.HEADER_LENGTH}: '{text}' is no number of bytes")
     return int(text)
+
+
+def _form(scope: Scope) -> Form:
+    return form_of(header(scope, b"content-type"))
+
+
+def _infer_reply(servable: Servable, results: dict[str, Array], output: str | None) -> Reply:
+    reading, version = servable.reading, servable.version
+    wishes = {} if output is None else {output: OutputParameters(None, reading.top)}
+    request = v2.InferRequest({}, wishes=wishes)
+    return _reply(v2.encode_infer(version.name, version.number, request, results, reading.class_strings))
+
+
+def _predict_reply(servable: Servable, results: dict[str, Array], output: str | None) -> Reply:
+    reading = servable.reading
+    if output is None:
+        text = v1.encode_predict(results, servable.signature, in_rows=True)
+    else:
+        text = v1.encode_classes(reading.classes(output, results[output], reading.top))
+    return Reply((text,), nulls=count_nulls(text, results.values()))
 
 
 def _reply(response: v2.InferResponse) -> Reply:

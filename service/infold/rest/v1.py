@@ -15,10 +15,11 @@ import numpy as np
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.codec import DATATYPES, decode_array, encode_json, json_ready
 from infold.rest.cutting import Body, read_cut
-from infold.serving import ModelState, State
+from infold.rest.encoded import OBJECT, pictures_of, strings_of
+from infold.serving import ModelState, Reading, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
-__all__ = ["decode_predict", "encode_predict", "model_metadata", "model_status"]
+__all__ = ["decode_predict", "encode_classes", "encode_predict", "model_metadata", "model_status"]
 
 
 class _Predict(msgspec.Struct):
@@ -36,8 +37,15 @@ SIGNATURE = "serving_default"
 DATA_KEY = re.compile(rb'"(?:instances|inputs)"\s*:\s*\[')
 
 
-def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array], bool]:
+def decode_predict(
+    body: bytes, signature: Signature, reading: Reading | None = None
+) -> tuple[dict[str, Array], bool]:
     """Read a predict request for a model.
+
+    Args:
+        body: JSON.
+        signature: The model's.
+        reading: How an input takes pictures, which then come in base64.
 
     Returns:
         The tensors, and whether they came in rows.
@@ -46,10 +54,10 @@ def decode_predict(body: bytes, signature: Signature) -> tuple[dict[str, Array],
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
-    return read_cut(body, DATA_KEY, lambda text: _decode(text, signature))
+    return read_cut(body, DATA_KEY, lambda text: _decode(text, signature, reading or Reading()))
 
 
-def _decode(text: Body, signature: Signature) -> tuple[dict[str, Array], bool]:
+def _decode(text: Body, signature: Signature, reading: Reading) -> tuple[dict[str, Array], bool]:
     try:
         request = _requests.decode(text.text)
     except RecursionError:
@@ -61,7 +69,11 @@ def _decode(text: Body, signature: Signature) -> tuple[dict[str, Array], bool]:
     instances, inputs = text.raw(request.instances), text.raw(request.inputs)
     if bool(instances) == bool(inputs):
         raise MalformedBodyError("exactly one of 'instances' and 'inputs' must be given")
-    tensors = _from_rows(instances, text, signature) if instances else _from_columns(inputs, text, signature)
+    tensors = (
+        _from_rows(instances, text, signature, reading)
+        if instances
+        else _from_columns(inputs, text, signature, reading)
+    )
     for name, array in tensors.items():
         spec = signature.input(name)
         assert spec is not None
@@ -71,19 +83,32 @@ def _decode(text: Body, signature: Signature) -> tuple[dict[str, Array], bool]:
     return tensors, bool(instances)
 
 
-def _from_columns(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]:
-    if raw.lstrip()[:1] != b"{":
+def _value(raw: bytes, spec: TensorSpec, place: str, reading: Reading) -> Array:
+    """An input, or one row of it; what is in base64 is a string, or a picture where the input takes some."""
+    if b'"b64"' in raw and (is_picture := _is_picture(spec, reading)) | (spec.dtype.kind == "O"):
+        if is_picture:
+            return reading.tensor_of(pictures_of(raw, place), lambda index: f"{place}[{index}]")
+        return strings_of(raw, place)
+    return decode_array(raw, spec.dtype, place)
+
+
+def _is_picture(spec: TensorSpec, reading: Reading) -> bool:
+    return reading.picture is not None and spec.name == reading.picture.name
+
+
+def _from_columns(raw: bytes, text: Body, signature: Signature, reading: Reading) -> dict[str, Array]:
+    if raw.lstrip()[:1] != b"{" or OBJECT.match(raw):
         spec = _only_input(signature, "inputs")
-        return {spec.name: decode_array(raw, spec.dtype, "inputs")}
+        return {spec.name: _value(raw, spec, "inputs", reading)}
     columns = _named(raw, "inputs")
     _check_names(list(columns), signature, "inputs")
     return {
-        spec.name: decode_array(text.raw(columns[spec.name]), spec.dtype, f"inputs.{spec.name}")
+        spec.name: _value(text.raw(columns[spec.name]), spec, f"inputs.{spec.name}", reading)
         for spec in signature.inputs
     }
 
 
-def _from_rows(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]:
+def _from_rows(raw: bytes, text: Body, signature: Signature, reading: Reading) -> dict[str, Array]:
     if b"{" not in raw and raw.lstrip()[:1] == b"[":
         spec = _only_input(signature, "instances")
         return {spec.name: decode_array(raw, spec.dtype, "instances")}
@@ -91,10 +116,10 @@ def _from_rows(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]
         rows = _rows.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise MalformedBodyError("instances: must be a list of rows") from None
-    named = [bytes(row).lstrip()[:1] == b"{" for row in rows]
+    named = [bytes(row).lstrip()[:1] == b"{" and not OBJECT.match(bytes(row)) for row in rows]
     if not any(named):
         spec = _only_input(signature, "instances")
-        return {spec.name: decode_array(raw, spec.dtype, "instances")}
+        return {spec.name: _value(raw, spec, "instances", reading)}
     if not all(named):
         raise MalformedBodyError("instances: rows with and without names are mixed")
     cells: dict[str, list[Array]] = {spec.name: [] for spec in signature.inputs}
@@ -103,7 +128,10 @@ def _from_rows(raw: bytes, text: Body, signature: Signature) -> dict[str, Array]
         _check_names(list(columns), signature, f"instances[{index}]")
         for spec in signature.inputs:
             place = f"instances[{index}].{spec.name}"
-            cells[spec.name].append(decode_array(text.raw(columns[spec.name]), spec.dtype, place))
+            value = _value(text.raw(columns[spec.name]), spec, place, reading)
+            # A picture comes with its axis of rows.
+            is_row = not _is_picture(spec, reading) or value.ndim < len(spec.shape or ())
+            cells[spec.name].append(value if is_row else value[0])
     return {name: _stacked(name, arrays) for name, arrays in cells.items()}
 
 
@@ -176,6 +204,22 @@ TF_TYPES = {
     "BF16": "DT_BFLOAT16",
     "BYTES": "DT_STRING",
 }
+
+
+def encode_classes(rows: Sequence[Sequence[tuple[float, int, str | None]]]) -> bytes:
+    """The response body of pictures: for each the classes found, the likeliest first."""
+    predictions = [
+        {
+            "classes": [
+                {"index": index, "score": value} | ({} if label is None else {"label": label})
+                for value, index, label in row
+            ]
+        }
+        for row in rows
+    ]
+    return encode_json({"predictions": predictions})
+
+
 WIRE_STATES = {
     State.LOADING: "LOADING",
     State.READY: "AVAILABLE",

@@ -10,7 +10,6 @@ docs/protocol/extension_binary_data.md.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,31 +17,23 @@ from typing import Any
 
 import msgspec
 
-from infold.errors import (
-    DatatypeError,
-    HalfInJsonError,
-    InvalidInputError,
-    MalformedBodyError,
-    MissingInputError,
-    ShapeError,
-    UnknownTensorError,
-)
+from infold.errors import HalfInJsonError, InvalidInputError, MalformedBodyError
 from infold.rest.binary import blob, open_shape, read_blob
-from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, count_nulls, decode_array, encode_json, json_ready
+from infold.rest.codec import DATATYPES, count_nulls, encode_json, json_ready
 from infold.rest.cutting import SMALL_BYTES, Body, read_cut
-from infold.rest.parameters import OutputParameters, binary_size, output_parameters, request_parameters
+from infold.rest.parameters import OutputParameters, request_parameters
 from infold.rest.plain import read_plain, read_plain_bytes
-from infold.tensors import Array, Signature, Tensors, TensorSpec, kind_of
+from infold.rest.v2_tensors import HALVES, AskedModel, read_inputs, read_json, read_outputs
+from infold.serving import Reading
+from infold.tensors import Array, Signature, Tensors
 
 __all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer"]
 
 MAX_TENSORS = 64
-MAX_ELEMENTS = 2**31
 MAX_ID_BYTES = 256
 MAX_HEADER_BYTES = 2**20
 # The HTTP header that says how much of a body is JSON.
 HEADER_LENGTH = "Inference-Header-Content-Length"
-HALVES = ("FP16", "BF16")
 PLAIN = OutputParameters()
 DATA_KEY = re.compile(rb'"data"\s*:\s*\[')
 
@@ -54,22 +45,7 @@ class _Envelope(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-class _Input(msgspec.Struct):
-    name: str
-    shape: list[Any]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw(b"")
-    parameters: dict[str, Any] | None = None
-
-
-class _Output(msgspec.Struct):
-    name: str
-    parameters: dict[str, Any] | None = None
-
-
 _envelopes = msgspec.json.Decoder(_Envelope)
-_inputs = msgspec.json.Decoder(_Input)
-_outputs = msgspec.json.Decoder(_Output)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +85,12 @@ class InferResponse:
 
 
 def decode_infer(
-    body: bytes | memoryview, json_bytes: int | None, signature: Signature, *, halves: bool = True
+    body: bytes | memoryview,
+    json_bytes: int | None,
+    signature: Signature,
+    reading: Reading | None = None,
+    *,
+    halves: bool = True,
 ) -> InferRequest:
     """Read an infer request for a model.
 
@@ -118,6 +99,7 @@ def decode_infer(
         json_bytes: How much of it is JSON, as `HEADER_LENGTH` says; None for all, 0 for a
             body that is the only input.
         signature: The model's.
+        reading: How an input takes pictures, which then come as BYTES: in JSON in base64.
         halves: FP16 and BF16 may come as JSON, and are rounded.
 
     Raises:
@@ -126,37 +108,34 @@ def decode_infer(
     """
     if json_bytes == 0:
         return _only_input(memoryview(body), signature)
+    model = AskedModel(signature, reading or Reading(), halves)
     if json_bytes is None:
-        is_plain = len(body) <= SMALL_BYTES and (halves or not _has_halves(signature))
+        is_plain = len(body) <= SMALL_BYTES and (halves or not model.has_halves)
         if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
             tensors, own_id = plain
             if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
                 return InferRequest(tensors, id=own_id)
         whole = bytes(body) if isinstance(body, memoryview) else body
-        return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), signature, halves))
+        return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), model))
     text, blobs = _parted(memoryview(body), json_bytes)
     if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
         tensors, own_id, is_binary = bare
         if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
             return InferRequest(tensors, id=own_id, is_binary=is_binary)
-    return _careful(text, blobs, signature, halves)
+    return _careful(text, blobs, model)
 
 
-def _has_halves(signature: Signature) -> bool:
-    return any(DATATYPES[spec.dtype] in HALVES for spec in signature.inputs)
-
-
-def _careful(text: Body, blobs: memoryview, signature: Signature, halves: bool) -> InferRequest:
+def _careful(text: Body, blobs: memoryview, model: AskedModel) -> InferRequest:
     """Any form of request; names every mistake."""
-    envelope = _decode(_envelopes, text.text, "request")
+    envelope = read_json(_envelopes, text.text, "request")
     if len(envelope.inputs) > MAX_TENSORS or len(envelope.outputs or ()) > MAX_TENSORS:
         raise MalformedBodyError(f"more than {MAX_TENSORS} inputs or outputs")
     if envelope.id is not None and len(envelope.id.encode()) > MAX_ID_BYTES:
         raise MalformedBodyError(f"id: longer than {MAX_ID_BYTES} bytes")
-    tensors, left = _tensors(envelope.inputs, text, blobs, signature, halves)
+    tensors, left = read_inputs(envelope.inputs, text, blobs, model)
     if left:
         raise MalformedBodyError(f"{left} bytes are left behind the last input")
-    wishes = _wishes(envelope.outputs or [], signature)
+    wishes = read_outputs(envelope.outputs or [], model.signature)
     own = request_parameters(envelope.parameters)
     return InferRequest(tensors, tuple(wishes) or None, envelope.id, wishes, own.is_binary, own.timeout_s)
 
@@ -183,110 +162,6 @@ def _only_input(body: memoryview, signature: Signature) -> InferRequest:
         size = len(body).to_bytes(4, "little")
         body = memoryview(size + bytes(body))
     return InferRequest({spec.name: read_blob(body, spec.dtype, shape, "body")}, is_binary=True)
-
-
-def _tensors(
-    raws: list[msgspec.Raw], text: Body, blobs: memoryview, signature: Signature, halves: bool
-) -> tuple[dict[str, Array], int]:
-    """All inputs by name, and how many bytes are left behind them."""
-    tensors: dict[str, Array] = {}
-    for index, raw in enumerate(raws):
-        place = f"inputs[{index}]"
-        tensor = _decode(_inputs, bytes(raw), place)
-        spec = signature.input(tensor.name)
-        if spec is None:
-            raise UnknownTensorError(place, "input", tensor.name, [each.name for each in signature.inputs])
-        if tensor.name in tensors:
-            raise InvalidInputError(f"{place}.name", f"'{tensor.name}' is given twice")
-        elements = _checked_shape(tensor, spec, place)
-        size = binary_size(tensor.parameters, place)
-        if size is None:
-            if not halves and tensor.datatype in HALVES:
-                raise HalfInJsonError(f"{place}.data", tensor.datatype, f"input {tensor.name}")
-            tensors[tensor.name] = _from_json(text.raw(tensor.data), tensor.shape, elements, spec, place)
-        else:
-            taken = _taken(tensor, blobs, size, place)
-            tensors[tensor.name] = read_blob(taken, spec.dtype, tensor.shape, place)
-            blobs = blobs[size:]
-        if spec.mismatch(tensors[tensor.name]):
-            raise ShapeError(place, tensor.name, spec.wire_shape(), tensor.shape)
-    if len(tensors) < len(signature.inputs):
-        raise MissingInputError([spec.name for spec in signature.inputs], list(tensors))
-    return tensors, len(blobs)
-
-
-def _taken(tensor: _Input, blobs: memoryview, size: int, place: str) -> memoryview:
-    if bytes(tensor.data):
-        raise InvalidInputError(place, "has both 'data' and 'binary_data_size'")
-    if size > len(blobs):
-        at = f"{place}.parameters.binary_data_size"
-        raise InvalidInputError(at, f"{size}, but the body has {len(blobs)} bytes left")
-    return blobs[:size]
-
-
-def _wishes(raws: list[msgspec.Raw], signature: Signature) -> dict[str, OutputParameters]:
-    """Outputs that are asked for, in that order, and how."""
-    wishes: dict[str, OutputParameters] = {}
-    for index, raw in enumerate(raws):
-        place = f"outputs[{index}]"
-        output = _decode(_outputs, bytes(raw), place)
-        spec = signature.output(output.name)
-        if spec is None:
-            raise UnknownTensorError(place, "output", output.name, [each.name for each in signature.outputs])
-        if output.name in wishes:
-            raise InvalidInputError(f"{place}.name", f"'{output.name}' is asked for twice")
-        wish = output_parameters(output.parameters, place)
-        if wish.classes and kind_of(spec.dtype) in "bO":
-            at = f"{place}.parameters.classification"
-            raise InvalidInputError(at, f"'{output.name}' holds no numbers to rank")
-        wishes[output.name] = wish
-    return wishes
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as invalid:
-        text, _, path = str(invalid).partition(" - at ")
-        where = path.strip("`").removeprefix("$").removeprefix(".")
-        at = ".".join(part for part in (place, where) if part and part != "request")
-        raise MalformedBodyError(f"{at}: {text}" if at else text) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
-        raise MalformedBodyError(f"{place}: not valid JSON: {broken}") from None
-    except RecursionError:
-        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
-
-
-def _checked_shape(tensor: _Input, spec: TensorSpec, place: str) -> int:
-    """Number of elements of an input whose datatype and shape make sense."""
-    if tensor.datatype not in DTYPES:
-        raise InvalidInputError(f"{place}.datatype", f"'{tensor.datatype}' is none of {', '.join(DTYPES)}")
-    if DTYPES[tensor.datatype] != spec.dtype:
-        raise DatatypeError(place, tensor.name, DATATYPES[spec.dtype], tensor.datatype)
-    if len(tensor.shape) > MAX_RANK:
-        raise InvalidInputError(f"{place}.shape", f"{len(tensor.shape)} axes are too many")
-    for axis, length in enumerate(tensor.shape):
-        if type(length) is not int:
-            raise InvalidInputError(f"{place}.shape[{axis}]", f"{length!r} is no integer")
-        if length < 0:
-            raise InvalidInputError(f"{place}.shape[{axis}]", f"{length} is negative")
-    # Where an axis has length 0 the others count all the same: there is no array of 0 x 2**63.
-    elements = math.prod(max(1, length) for length in tensor.shape)
-    if elements >= MAX_ELEMENTS:
-        raise InvalidInputError(f"{place}.shape", f"{elements} elements are too many")
-    return elements if all(tensor.shape) else 0
-
-
-def _from_json(raw: bytes, shape: list[int], elements: int, spec: TensorSpec, place: str) -> Array:
-    if not raw:
-        raise MalformedBodyError(f"{place}: Object missing required field `data`")
-    array = decode_array(raw, spec.dtype, f"{place}.data")
-    if array.size != elements:
-        raise InvalidInputError(f"{place}.data", f"{array.size} values given, shape {shape} takes {elements}")
-    nested = list(array.shape)
-    if array.ndim > 1 and array.size and nested != shape:
-        raise InvalidInputError(f"{place}.data", f"nested as {nested}, but shape is {shape}")
-    return array.reshape(shape)
 
 
 def encode_infer(

@@ -12,6 +12,7 @@ from infold.errors import ModelNotFoundError
 from infold.rest import v2_models
 from infold.rest.service import Service
 from infold.rest.statistics import statistics
+from infold.rest.triton_model_config import model_config_json
 from infold.serving import State
 
 __all__ = ["add_v2"]
@@ -65,6 +66,30 @@ def _add_models(app: FastAPI, service: Service) -> None:
     async def version_metadata(model: str, version: str) -> dict[str, Any]:
         """Inputs and outputs of one version."""
         return describe(model, version)
+
+    def configured(model: str, version: str | None) -> dict[str, Any]:
+        servable = service.models.find(model, service.version(model, version))
+        found = servable.version
+        return model_config_json(
+            model,
+            found.config.versions,
+            servable.signature,
+            found.config,
+            found.triton.labels if found.triton is not None else None,
+            found.triton,
+            runs=servable.runs,
+            device=service.manager.placement.device,
+        )
+
+    @app.get("/v2/models/{model}/config", tags=["v2"])
+    async def configuration(model: str) -> dict[str, Any]:
+        """How a model is served, as Triton's model configuration says it."""
+        return configured(model, None)
+
+    @app.get("/v2/models/{model}/versions/{version}/config", tags=["v2"])
+    async def version_configuration(model: str, version: str) -> dict[str, Any]:
+        """How one version is served, as Triton's model configuration says it."""
+        return configured(model, version)
 
     @app.get("/v2/models/{model}/ready", tags=["v2"], response_model=None)
     async def model_ready(model: str) -> Any:

@@ -11,6 +11,7 @@ from infold.serving.catalogue import Catalogue, ModelState
 from infold.serving.events import Observer, SilentObserver, Spent
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
+from infold.serving.reading import Reading
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.runners import Runners, clock
 from infold.serving.versions import Load, Unload, plan
@@ -27,6 +28,7 @@ __all__ = [
     "ModelState",
     "ModelVersion",
     "Observer",
+    "Reading",
     "Runners",
     "Servable",
     "SilentObserver",

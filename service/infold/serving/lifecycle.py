@@ -9,17 +9,15 @@ READY is published after it is true, DRAINING before it begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-import numpy as np
-
 from infold.serving.batcher import Batcher, Left
-from infold.serving.classes import top_classes
+from infold.serving.reading import Reading
 from infold.serving.repository import ModelVersion
 from infold.serving.work import Work
-from infold.tensors import Array, Signature
+from infold.tensors import Signature
 
 __all__ = ["Servable", "State"]
 
@@ -52,14 +50,16 @@ class Servable:
         version: What it is.
         state: Where it is in its life.
         reason: Why it failed, or why a changed file of it is not served; empty otherwise.
-        labels: Names of the classes that an output tells apart, by output.
+        reading: How its pictures and classes are read.
+        runs: That it may have at once.
     """
 
     def __init__(self, version: ModelVersion) -> None:
         self.version = version
         self.state = State.LOADING
         self.reason = ""
-        self.labels: Mapping[str, Sequence[str]] = {}
+        self.reading = Reading()
+        self.runs = 0
         self._signature: Signature | None = None
         self._batcher: Batcher | None = None
         self._leases = 0
@@ -91,31 +91,9 @@ class Servable:
         assert state in LEGAL[self.state], f"{self.state} -> {state}"
         self.state, self.reason = state, reason
 
-    def attach(self, signature: Signature, batcher: Batcher) -> None:
-        """Give it what it runs on."""
-        self._signature, self._batcher = signature, batcher
-
-    def classes(self, output: str, array: Array, top: int) -> Array:
-        """The largest values of an output as `value:index` or `value:index:label`, largest first.
-
-        Args:
-            output: Its name.
-            array: Its values, a row each where the model is batched.
-            top: How many; fewer where there are fewer.
-
-        Returns:
-            Strings, [rows, top], or [top] of a model that has no rows.
-        """
-        rows = array.reshape(len(array) if self.signature.is_batched else 1, -1)
-        texts = [
-            [
-                f"{value}:{index}" if label is None else f"{value}:{index}:{label}"
-                for value, index, label in row
-            ]
-            for row in top_classes(rows, top, self.labels.get(output))
-        ]
-        strings = np.array(texts, np.object_).reshape(len(rows), min(top, rows.shape[1]))
-        return strings if self.signature.is_batched else strings.reshape(-1)
+    def attach(self, signature: Signature, batcher: Batcher, reading: Reading, runs: int) -> None:
+        """Give it what it runs on, how what it takes and gives is read, and how many runs it has at once."""
+        self._signature, self._batcher, self.reading, self.runs = signature, batcher, reading, runs
 
     def __enter__(self) -> Servable:
         """Hold it: it is not unloaded before all who do have let go."""

@@ -262,7 +262,7 @@ class ModelManager:
             return
         if loaded.left_on_cpu:
             log.warning("nodes left on the cpu", extra=_about(version) | {"operators": loaded.left_on_cpu})
-        servable.attach(seen.signature, self._batcher(version, loaded, seen))
+        servable.attach(seen.signature, self._batcher(version, loaded, seen), seen.reading, loaded.plan.runs)
         servable.to(State.READY)
         model.servables[version.number] = servable
         self._tell(servable)

@@ -12,6 +12,7 @@ from infold.errors import ConfigError
 from infold.runtime import Device, Placement, TritonConfig
 from infold.serving.declared import declared
 from infold.serving.loading import Loaded
+from infold.serving.reading import Reading, reading_of
 from infold.serving.repository import ModelVersion
 from infold.serving.reshaping import Run, as_declared
 from infold.serving.warming import warm_up
@@ -32,11 +33,13 @@ class Presented:
         signature: Inputs and outputs as callers see them.
         run: Runs on the plan's cores.
         run_wide: Runs on all cores; None where the plan wants none.
+        reading: How pictures and classes are read.
     """
 
     signature: Signature
     run: Run
     run_wide: Run | None
+    reading: Reading
 
 
 def placed(version: ModelVersion, placement: Placement) -> Placement:
@@ -59,7 +62,7 @@ def placed(version: ModelVersion, placement: Placement) -> Placement:
 
 
 def presented(version: ModelVersion, loaded: Loaded) -> Presented:
-    """A loaded version, checked against what its `config.pbtxt` declares and warmed up as that says.
+    """A loaded version, checked against its configuration, and warmed up as its `config.pbtxt` says.
 
     Raises:
         ConfigError: It does not fit, or does not run.
@@ -68,14 +71,14 @@ def presented(version: ModelVersion, loaded: Loaded) -> Presented:
     run_wide = loaded.wide.run if loaded.wide is not None else None
     triton = version.triton
     if triton is None:
-        return Presented(signature, run, run_wide)
+        return Presented(signature, run, run_wide, reading_of(version, signature))
     _tell_hints(version, triton)
     seen, own_outputs = declared(triton, signature), [spec.name for spec in signature.outputs]
     narrow = as_declared(run, version.name, own_outputs, seen)
     wide = None if run_wide is None else as_declared(run_wide, version.name, own_outputs, seen)
     folder = version.path.parent.parent
     warm_up(triton, folder, seen.signature, [narrow] if wide is None else [narrow, wide])
-    return Presented(seen.signature, narrow, wide)
+    return Presented(seen.signature, narrow, wide, reading_of(version, seen.signature))
 
 
 def _tell_hints(version: ModelVersion, triton: TritonConfig) -> None:
