@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-serving bench-folders frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test check bench bench-serving bench-folders clients frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,7 +36,7 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.
-	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks"
+	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks and not clients"
 
 check: $(VENV)/.dev   ## Lint, types, import contracts.
 	$(BIN)/ruff check .
@@ -46,6 +46,15 @@ check: $(VENV)/.dev   ## Lint, types, import contracts.
 
 bench: $(VENV)/.dev   ## Measure serving for a minute: beside a bare loop, bare ASGI and plain FastAPI.
 	$(BIN)/python benchmarks/serving/run.py --quick
+
+# KServe's client wants older libraries than ours, and many; it lives in an environment of its own.
+.venv-clients/.ready: $(LOCKS)/clients.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/clients.txt
+	touch $@
+
+clients: $(VENV)/.dev .venv-clients/.ready ## Ask the service with KServe's client too.
+	$(BIN)/python -m pytest -m clients
 
 # Frameworks live in an environment of their own; they are heavy and no server needs them.
 .venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
@@ -88,4 +97,4 @@ lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any regi
 	$(BIN)/python deploy/locks/lock.py
 
 clean:
-	rm -rf $(VENV) .venv-frameworks build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients .venv-frameworks build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,8 @@
 """Write the lock files: every dependency pinned and hashed, no registry's address recorded.
 
 `serve.txt` is what a server needs, `dev.txt` the same and the tools, `build.txt`
-what builds the package. One resolution for all platforms and Python versions.
+what builds the package, `clients.txt` clients that cannot live beside those. One
+resolution for all platforms and Python versions.
 """
 
 import subprocess
@@ -13,11 +14,12 @@ LOCKS = {
     "dev": ["pyproject.toml", "--extra", "cpu", "--extra", "dev"],
     "serve": ["pyproject.toml", "--extra", "cpu", "--constraint", "deploy/locks/dev.txt"],
     "build": ["--group", "build", "--constraint", "deploy/locks/dev.txt"],
+    "clients": ["--group", "clients"],
 }
 
 
 def main() -> None:
-    """Resolve `dev` first, then the others within it, so that they never disagree."""
+    """Resolve `dev` first, then the others within it, so that they never disagree; `clients` apart."""
     for name, sources in LOCKS.items():
         target = HERE / f"{name}.txt"
         command = [sys.executable, "-m", "uv", "pip", "compile", *sources, "--universal"]
