@@ -89,7 +89,6 @@ def test_no_rows_are_answered_with_no_rows(came: dict[str, Any]) -> None:
     assert came["no_rows_as_json"]["shapes"] == {"y": [0, 4]}
 
 
-@pytest.mark.xfail(strict=True, reason="null counts as data")
 def test_no_rows_as_bytes_come_with_data_that_is_null(came: dict[str, Any]) -> None:
     """A slip of this client, which says `data: null` beside a size of 0 and sends no header length."""
     assert came["no_rows_as_bytes"]["shapes"] == {"y": [0, 4]}
@@ -108,7 +107,6 @@ def test_a_mistake_is_told_in_our_words(came: dict[str, Any]) -> None:
 # -- protocol v1 ----------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="GET / is not served")
 def test_v1_asks_the_root_whether_the_server_is_alive(came: dict[str, Any]) -> None:
     """And reads `status` there."""
     assert came["v1_live"] is True
@@ -130,7 +128,6 @@ def test_v1_tells_a_mistake_in_our_words(came: dict[str, Any]) -> None:
     assert "instances.x: shape [1, 1] given" in came["v1_wrong_shape"]["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="what is not served is not told yet")
 def test_v1_does_not_explain_and_says_so(came: dict[str, Any]) -> None:
     """501 in words."""
     assert "is not served" in came["v1_explain"]["error"]

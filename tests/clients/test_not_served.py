@@ -118,7 +118,6 @@ def test_generate_is_not_served(http: httpx.Client, verb: str, version: str) -> 
     assert "is not served" in answer.json()["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="what is not served is not told yet")
 @pytest.mark.parametrize("verb", ["classify", "regress"])
 @pytest.mark.parametrize("version", ["", "/versions/1"])
 def test_classify_and_regress_are_not_served(http: httpx.Client, verb: str, version: str) -> None:
@@ -128,7 +127,6 @@ def test_classify_and_regress_are_not_served(http: httpx.Client, verb: str, vers
     assert "is not served" in answer.json()["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="what is not served is not told yet")
 def test_explain_is_not_served(http: httpx.Client) -> None:
     """KServe's verb for explainers."""
     answer = http.post("/v1/models/times:explain", json={"instances": [[1, 2, 3, 4]]})
@@ -149,7 +147,6 @@ def test_what_nobody_specified_is_404_and_a_wrong_method_405(http: httpx.Client)
         assert answer.json()["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="taken for a model's name, and so 405")
 def test_a_verb_that_nobody_specified_is_404(http: httpx.Client) -> None:
     """`times:nothing` is no model that could be asked with GET."""
     answer = http.post("/v1/models/times:nothing", json={})

@@ -179,7 +179,6 @@ def packed(text: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(text).decode()}
 
 
-@pytest.mark.xfail(strict=True, reason="b64 values are not read")
 def test_base64_values_are_strings_of_their_bytes(http: httpx.Client) -> None:
     """In rows, in rows of objects and in columns, among plain strings too."""
     wrapped = [packed(each.encode()) for each in TEXTS]
@@ -191,7 +190,6 @@ def test_base64_values_are_strings_of_their_bytes(http: httpx.Client) -> None:
         assert answer.json() == {"outputs": [TEXTS]}
 
 
-@pytest.mark.xfail(strict=True, reason="b64 values are not read")
 @pytest.mark.parametrize(
     ("value", "reason"), [(packed(b"\xff\xfe"), "UTF-8"), ({"b64": "no!"}, "base64"), ({"b64": 7}, "base64")]
 )

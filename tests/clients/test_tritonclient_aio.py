@@ -68,7 +68,6 @@ async def test_metadata_of_the_server_and_of_models(aio: InferenceServerClient) 
         await aio.get_model_metadata("nobody")
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 async def test_configuration(aio: InferenceServerClient) -> None:
     """Of a model and of a version."""
     assert (await aio.get_model_config("times"))["name"] == "times"
@@ -122,9 +121,6 @@ async def test_every_datatype_comes_back_as_it_went(aio: InferenceServerClient, 
     np.testing.assert_array_equal(result.as_numpy("y"), array)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="JSON that aiohttp calls application/octet-stream is taken for a tensor"
-)
 @pytest.mark.parametrize("datatype", [*NUMBERS, "BYTES"])
 async def test_every_datatype_comes_back_in_json(aio: InferenceServerClient, datatype: str) -> None:
     """Any body is application/octet-stream to aiohttp; without a header length it is JSON all the same."""

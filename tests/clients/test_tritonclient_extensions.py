@@ -27,7 +27,6 @@ def given(name: str, array: np.ndarray, datatype: str = "FP32") -> InferInput:
 # -- configuration --------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 def test_the_configuration_names_model_platform_and_backend(triton: InferenceServerClient) -> None:
     """What Triton's own tools look for."""
     told = triton.get_model_config("times")
@@ -35,7 +34,6 @@ def test_the_configuration_names_model_platform_and_backend(triton: InferenceSer
     assert (told["platform"], told["backend"]) == ("onnxruntime_onnx", "onnxruntime")
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 def test_the_configuration_leaves_the_batch_axis_out_of_dims(triton: InferenceServerClient) -> None:
     """And says with max_batch_size and dynamic_batching that there is one."""
     told = triton.get_model_config("peaks")
@@ -46,7 +44,6 @@ def test_the_configuration_leaves_the_batch_axis_out_of_dims(triton: InferenceSe
     assert isinstance(told["dynamic_batching"], dict)
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 def test_the_configuration_of_a_model_without_a_batch_axis(triton: InferenceServerClient) -> None:
     """max_batch_size 0 means that dims are all there is."""
     told = triton.get_model_config("table")
@@ -54,7 +51,6 @@ def test_the_configuration_of_a_model_without_a_batch_axis(triton: InferenceServ
     assert "dynamic_batching" not in told
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 @pytest.mark.parametrize("datatype", [each for each in ONNX_TYPES if each != "BF16"])
 def test_the_configuration_names_every_datatype(triton: InferenceServerClient, datatype: str) -> None:
     """As Triton's configuration does, where BYTES is TYPE_STRING."""
@@ -63,7 +59,6 @@ def test_the_configuration_names_every_datatype(triton: InferenceServerClient, d
     assert told["input"][0]["data_type"] == told["output"][0]["data_type"] == wanted
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 def test_one_version_has_a_configuration_and_an_unknown_one_has_none(triton: InferenceServerClient) -> None:
     """404 in words for what is not there."""
     assert triton.get_model_config("times", "1")["name"] == "times"
@@ -177,7 +172,6 @@ def classes(client: InferenceServerClient, count: int, *, binary: bool = True) -
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="labels that model.toml names are not told")
 @pytest.mark.parametrize("binary", [True, False], ids=["bytes", "json"])
 def test_the_best_classes_come_with_score_index_and_label(
     classifier: InferenceServerClient, binary: bool
@@ -194,7 +188,6 @@ def test_classes_without_labels_come_with_score_and_index(triton: InferenceServe
     assert classes(triton, 1) == [[(4, 1)], [(9, 0)]]
 
 
-@pytest.mark.xfail(strict=True, reason="labels that model.toml names are not told")
 def test_more_classes_than_there_are_give_all(classifier: InferenceServerClient) -> None:
     """In order."""
     told = classes(classifier, 100)

@@ -113,7 +113,6 @@ def test_a_load_can_carry_a_configuration(
         manager.infer("later", [three_rows])
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration is not served")
 def test_a_configuration_sent_along_is_told(manager: InferenceServerClient) -> None:
     """By the model's configuration from then on."""
     manager.load_model("plain", config='{"backend": "onnxruntime", "max_batch_size": 2}')

@@ -172,7 +172,6 @@ def test_a_binary_request_needs_no_content_type(http: httpx.Client) -> None:
     assert read(*raw_post(http, body, {**headers, **OCTETS})).shape == (1, 256)
 
 
-@pytest.mark.xfail(strict=True, reason="null counts as data")
 def test_data_that_is_null_beside_a_binary_size_is_none(http: httpx.Client) -> None:
     """KServe's client sends both where the tensor has no elements."""
     tensor = {"name": "x", "shape": [0, 2], "datatype": "FP32", "data": None}

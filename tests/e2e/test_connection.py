@@ -20,7 +20,7 @@ from infold.rest.connection import LONG_BYTES
 from servers import Server, running, slow_model
 
 LIMIT = 1_000_000
-OCTETS = b"content-type: application/octet-stream\r\n"
+OCTETS = b"inference-header-content-length: 0\r\n"
 X = np.arange(4, dtype=np.float32).tobytes()
 LONG = np.arange(LONG_BYTES // 2, dtype=np.float32).tobytes()
 
@@ -70,7 +70,7 @@ def post(
     lines = [
         b"POST /v2/models/%s/infer HTTP/%s" % (model.encode(), version),
         b"host: x",
-        b"content-type: application/octet-stream",
+        b"inference-header-content-length: 0",
         *headers,
     ]
     if length != b"":

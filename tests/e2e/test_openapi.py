@@ -85,7 +85,11 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     """Method, path with the examples of its parameters in it, and the operation."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            values = {each["name"]: each["example"] for each in operation.get("parameters", ())}
+            values = {
+                each["name"]: each["example"]
+                for each in operation.get("parameters", ())
+                if each["in"] == "path"
+            }
             yield method, path.format_map(values), operation
 
 
@@ -170,7 +174,9 @@ def test_a_file_of_the_size_that_is_named_is_a_request(
     operation = document["paths"]["/v2/models/image/infer"]["post"]
     (size,) = re.findall(r"a file of (\d+) bytes", operation["description"])
     kind = next(iter(operation["requestBody"]["content"]))
-    answer = client.post("/v2/models/image/infer", content=bytes(int(size)), headers={"content-type": kind})
+    headers = {each["name"]: str(each["example"]) for each in operation["parameters"]}
+    headers["content-type"] = kind
+    answer = client.post("/v2/models/image/infer", content=bytes(int(size)), headers=headers)
     assert answer.status_code == 200
     assert answer.headers["content-type"] in operation["responses"]["200"]["content"]
     assert "bytes, chosen" not in document["paths"]["/v2/models/images/infer"]["post"]["description"]

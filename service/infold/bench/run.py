@@ -39,6 +39,8 @@ TICK_S = 0.5
 # For a closed loop that only finds the rates of an open one.
 PROBE_CALLERS = (1, 8, 32)
 
+OCTETS = "application/octet-stream"
+
 
 def bench(plan: Plan, progress: Progress | None = None) -> Report:
     """Put load on a server and report how it bore it.
@@ -152,12 +154,15 @@ class _Run:
             return [json_body(tensors) for tensors in requests]
         if plan.body == "binary":
             return [binary_body(tensors) for tensors in requests]
-        guessed = mimetypes.guess_type(plan.body)[0] or "application/octet-stream"
+        guessed = mimetypes.guess_type(plan.body)[0] or OCTETS
         try:
             content = Path(plan.body).read_bytes()
         except OSError as failure:
             raise SamplesError(f"{plan.body}: {failure.strerror or failure}") from failure
-        return [Body(content, {"Content-Type": plan.content_type or guessed})]
+        headers = {"Content-Type": plan.content_type or guessed}
+        if headers["Content-Type"] == OCTETS:  # nothing but a tensor
+            headers["Inference-Header-Content-Length"] = "0"
+        return [Body(content, headers)]
 
     def _drive(self, work: Work) -> list[Load]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, signals_leave(runner.get_loop()):

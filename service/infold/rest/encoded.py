@@ -87,7 +87,7 @@ def _collect(value: Any, shape: list[int], place: str, leaves: list[str]) -> Non
     except UnicodeDecodeError:
         raise InvalidInputError(place, "is no UTF-8, which is what models take") from None
     if content is None and not isinstance(value, str):
-        raise InvalidInputError(place, "is no BYTES")
+        raise InvalidInputError(place, "is no BYTES, nor in base64")
 
 
 def _parsed(raw: bytes, place: str) -> Any:
@@ -100,5 +100,5 @@ def _parsed(raw: bytes, place: str) -> Any:
 def _content(value: Any, place: str) -> bytes | None:
     """What is in base64; None if nothing is."""
     if isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str):
-        return decoded(value["b64"], f"{place}.b64")
+        return decoded(value["b64"], place)
     return None

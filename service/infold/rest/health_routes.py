@@ -15,6 +15,11 @@ def add_health(app: FastAPI, service: Service) -> None:
     """Serve liveness, readiness and metrics."""
     is_empty = service.settings.triton_compat  # Triton tells it by the status alone
 
+    @app.get("/", include_in_schema=False)
+    async def alive() -> dict[str, str]:
+        """What KServe's v1 asks of a server."""
+        return {"status": "alive"}
+
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> Response:
         """The process answers."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from infold.rest import model_example as example
 from infold.rest import model_schema as schema
-from infold.rest.operations import JSON, OCTETS, OCTETS_SCHEMA, operation, ref
+from infold.rest.operations import JSON, OCTETS, OCTETS_SCHEMA, TENSOR_ALONE, operation, ref
 from infold.serving import Catalogue, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -75,6 +75,7 @@ def paths(each: Served) -> dict[str, Any]:
                 f"Run{version or ' the model'}",
                 _infer_bodies(each, row),
                 ref(each.component("InferResponse")),
+                parameters=[TENSOR_ALONE] if _file_hint(each, row) else [],
                 description=_described(each, row, example.infer_line(infer, row), _file_hint(each, row)),
             )
         },
@@ -126,5 +127,5 @@ def _opened(spec: TensorSpec, array: Array) -> list[int]:
 
 
 def _file_hint(each: Served, row: Tensors) -> str:
-    size = example.raw_bytes(row, each.signature)
+    size = example.raw_bytes(row, each.signature) if example.is_large(row) else None
     return "" if size is None else f"; a file of {size} bytes, chosen below, is a request too"

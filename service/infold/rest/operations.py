@@ -8,7 +8,7 @@ from typing import Any
 from infold.rest.model_schema import Schema
 from infold.rest.v2 import HEADER_LENGTH
 
-__all__ = ["JSON", "OCTETS", "OCTETS_SCHEMA", "RESPONSES", "errors", "operation", "ref"]
+__all__ = ["JSON", "OCTETS", "OCTETS_SCHEMA", "RESPONSES", "TENSOR_ALONE", "errors", "operation", "ref"]
 
 JSON, OCTETS = "application/json", "application/octet-stream"
 
@@ -77,8 +77,17 @@ RESPONSES = {
 OCTETS_SCHEMA: Schema = {
     "type": "string",
     "format": "binary",
-    "description": f"The bytes of the only input; or, with the header {HEADER_LENGTH}, "
-    "so much JSON and then the bytes of every input that has parameters.binary_data_size.",
+    "description": f"As much JSON as the header {HEADER_LENGTH} says and then the bytes of every input "
+    "that has parameters.binary_data_size; where it says 0, the bytes of the only input.",
+}
+# What makes a file of numbers a request.
+TENSOR_ALONE = {
+    "name": HEADER_LENGTH,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0},
+    "example": 0,
+    "description": "How much of the body is JSON: 0 for a body that is the bytes of the only input.",
 }
 OCTETS_ANSWER: Schema = {
     "type": "string",

@@ -286,14 +286,14 @@ LABEL = "@"
 
 
 def _json_bytes(scope: Scope) -> int | None:
-    """How much of an infer request is JSON: None for all, 0 where it is the bytes of a tensor.
+    """How much of an infer request is JSON, as its header says; None, which is all, without one.
 
     Raises:
         MalformedBodyError: The header that says so makes no sense.
     """
     text = header(scope, b"inference-header-content-length")
     if text is None:
-        return 0 if _form(scope) is Form.TENSOR else None
+        return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise MalformedBodyError(f"{v2.HEADER_LENGTH}: '{text}' is no number of bytes")
     return int(text)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 
 from infold.errors import NotServedError
 
 __all__ = ["UNSERVED", "add_unserved"]
+
+
+def _verb(name: str) -> tuple[str, ...]:
+    """Where TF-Serving and KServe v1 have a verb."""
+    prefix = "/v1/models/{model}"
+    return f"{prefix}:{name}", f"{prefix}/versions/{{version}}:{name}", f"{prefix}/labels/{{label}}:{name}"
+
 
 # What it is, and where its clients ask for it.
 UNSERVED = {
@@ -16,6 +24,9 @@ UNSERVED = {
         "/v2/models/{model}/versions/{version}/generate_stream",
     ),
     "shared memory": ("/v2/systemsharedmemory/{rest:path}", "/v2/cudasharedmemory/{rest:path}"),
+    "classify": _verb("classify"),
+    "regress": _verb("regress"),
+    "explain": _verb("explain"),
     "trace": ("/v2/trace/setting", "/v2/models/{model}/trace/setting"),
     "logging": ("/v2/logging",),
 }
@@ -33,3 +44,8 @@ def add_unserved(app: FastAPI) -> None:
 
     for what in UNSERVED:
         refusal(what)
+
+    @app.post("/v1/models/{model}:{verb}", include_in_schema=False)
+    async def unknown(model: str, verb: str) -> None:
+        """A verb that nobody has specified, where otherwise only the method would be wrong."""
+        raise HTTPException(404)

@@ -29,7 +29,6 @@ class Form(Enum):
     """What the bytes of a body are."""
 
     JSON = auto()
-    TENSOR = auto()
     PICTURE = auto()
     PICTURES = auto()
     ARRAY = auto()
@@ -39,7 +38,7 @@ class Form(Enum):
 FORMS = {
     "": Form.JSON,
     "application/x-www-form-urlencoded": Form.JSON,  # what curl says of anything
-    "application/octet-stream": Form.TENSOR,
+    "application/octet-stream": Form.JSON,  # what aiohttp says; a header tells of bytes behind the JSON
     "multipart/form-data": Form.PICTURES,
     "application/x-npy": Form.ARRAY,
     "application/npy": Form.ARRAY,

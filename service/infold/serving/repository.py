@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infold.errors import ConfigError, RepositoryError
@@ -127,7 +127,8 @@ class ModelRepository:
 
         Args:
             name: Of the model.
-            override: Replaces its `config.pbtxt`, as JSON of the same meaning.
+            override: As JSON what a `config.pbtxt` may say; stands in the place of that, and of
+                what `model.toml` says of versions, batching and the session.
 
         Raises:
             ConfigError: As `list`.
@@ -144,7 +145,7 @@ class ModelRepository:
                 folder.name,
                 number,
                 folder / str(number) / file,
-                read_config(folder / str(number) / "model.toml", shared),
+                shared if override is not None else read_config(folder / str(number) / "model.toml", shared),
                 (*beside, *_stamp(folder / str(number))),
                 triton,
             )
@@ -163,7 +164,10 @@ class ModelRepository:
             return None, read_config(folder / "model.toml")
         if triton.name not in ("", name):
             raise ConfigError(f"{triton.place}: name", f"'{triton.name[:100]}' is not '{name}'")
-        return triton, read_config(folder / "model.toml", triton.base)
+        if override is None:
+            return triton, read_config(folder / "model.toml", triton.base)
+        own, said = read_config(folder / "model.toml"), triton.base
+        return triton, replace(own, versions=said.versions, batching=said.batching, session=said.session)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
