@@ -271,7 +271,7 @@ def _shown(value: Any) -> str:
 
 def json_ready(array: Array) -> Any:
     """An array as orjson writes it: numbers natively, strings as a list; NaN and Inf become null."""
-    if array.dtype == np.object_:
+    if array.dtype.kind == "O":
         texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
         return _nested(texts, array.shape)
     wide = array.astype(np.float32) if array.dtype == BFLOAT16 else array

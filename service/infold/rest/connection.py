@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from infold.rest.room import room_for
 
-__all__ = ["ClientGone", "Connection", "LongBody", "has_come", "long_body", "tensors_at", "written_at_once"]
+__all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "tensors_at", "written_at_once"]
 
 # A body of this length is worth a buffer of its own.
 LONG_BYTES = 2**16
@@ -185,10 +185,17 @@ def long_body(scope: Scope) -> LongBody | None:
     return scope.get(KEY)
 
 
-def has_come(receive: Receive) -> bool:
-    """The whole of a short body is here already, so that nobody need wait for it."""
+def come_body(receive: Receive) -> bytes | None:
+    """The whole of a short body that is here already; None where it takes the usual way."""
     cycle = getattr(receive, "__self__", None)
-    return isinstance(cycle, RequestResponseCycle) and not cycle.more_body
+    if not isinstance(cycle, RequestResponseCycle) or cycle.more_body or cycle.disconnected:
+        return None
+    body = bytes(cycle.body)
+    cycle.body = bytearray()
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.clear()
+    cycle.flow.resume_reading()
+    return body
 
 
 def written_at_once(

@@ -30,7 +30,7 @@ from infold.rest.problems import Problems, our_words
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, tensors_of
 from infold.rest.v2_models import least_far
-from infold.rest.wire import Edge, Endpoint, Reply, header, left, read_body
+from infold.rest.wire import Edge, Endpoint, Reply, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving import (
     Asked,
@@ -291,16 +291,17 @@ def _json_bytes(scope: Scope) -> int | None:
     Raises:
         MalformedBodyError: The header that says so makes no sense.
     """
-    text = header(scope, b"inference-header-content-length")
-    if text is None:
+    if b"inference-header-content-length" not in headers_by_name(scope):
         return None
+    text = header(scope, b"inference-header-content-length") or ""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise MalformedBodyError(f"{v2.HEADER_LENGTH}: '{text}' is no number of bytes")
     return int(text)
 
 
 def _form(scope: Scope) -> Form:
-    return form_of(header(scope, b"content-type"))
+    kind = headers_by_name(scope).get(b"content-type")
+    return Form.JSON if kind is None or kind == b"application/json" else form_of(str(kind, "latin-1"))
 
 
 def _infer_reply(servable: Servable, results: dict[str, Array], output: str | None) -> Reply:

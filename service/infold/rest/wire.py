@@ -22,11 +22,11 @@ from infold.errors import (
 )
 from infold.logs import AccessLog, request_id
 from infold.rest.compression import Coding, coding_of, compress, inflate, inflate_at_once, wish_of
-from infold.rest.connection import ClientGone, has_come, long_body, tensors_at, written_at_once
+from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
 from infold.rest.metrics import Metrics
 from infold.rest.problems import Problems, error_body, headers_of, our_words
 
-__all__ = ["Edge", "Endpoint", "Reply", "header", "left", "read_body", "respond"]
+__all__ = ["Edge", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +61,17 @@ class Reply:
     nulls: int = 0
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The last header of that name (lower case), or None."""
-    headers = scope.get(HEADERS)
+def headers_by_name(scope: Scope) -> dict[bytes, bytes]:
+    """The last header of each name, in lower case; always the same object for a request."""
+    headers: dict[bytes, bytes] | None = scope.get(HEADERS)
     if headers is None:
         headers = scope[HEADERS] = dict(scope["headers"])
-    value = headers.get(name)
+    return headers
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The last header of that name (lower case), or None."""
+    value = headers_by_name(scope).get(name)
     return None if value is None else str(value, "latin-1")
 
 
@@ -91,20 +96,23 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s:
         MalformedBodyError: It is not compressed as it says.
         ClientGone: The client left.
     """
-    encoding = header(scope, b"content-encoding")
-    coding = None if encoding is None else coding_of(_all_of(scope, b"content-encoding"))
+    headers = headers_by_name(scope)
+    coding = None
+    if b"content-encoding" in headers:
+        coding = coding_of(_all_of(scope, b"content-encoding"))
     body = long_body(scope)
-    declared = header(scope, b"content-length")
+    declared = headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
         raise BodyTooLargeError(limit_bytes)
-    if body is None and has_come(receive):
-        whole: bytes | memoryview = await _read_parts(receive, limit_bytes)
-    else:
+    whole: bytes | memoryview | None = come_body(receive) if body is None else None
+    if whole is None:
         try:
             async with asyncio.timeout(timeout_s):
                 whole = await (_read_parts(receive, limit_bytes) if body is None else body.read())
         except TimeoutError as late:
             raise BodyTimeoutError(timeout_s) from late
+    if len(whole) > limit_bytes:  # it came in chunks, without a length
+        raise BodyTooLargeError(limit_bytes)
     return whole if coding is None else await _inflated(whole, coding, limit_bytes, scope)
 
 
@@ -230,7 +238,7 @@ class Endpoint:
                 headers.append((b"connection", b"close"))
             return status, await respond(send, status, (body,), headers=headers)
         size = sum(map(len, reply.parts)) if self._compresses else 0
-        if size >= LEAST_BYTES and header(scope, b"accept-encoding"):
+        if size >= LEAST_BYTES and b"accept-encoding" in headers_by_name(scope):
             reply = await _compressed(reply, size, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
 

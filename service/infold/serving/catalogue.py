@@ -120,7 +120,7 @@ class Catalogue:
             ModelNotReadyError: It is there, but cannot answer.
         """
         model = self.held.get(name)
-        if model is None or model.is_unloaded:
+        if model is None:
             raise ModelNotFoundError(name)
         versions = model.servables
         if version is not None:
@@ -129,6 +129,8 @@ class Catalogue:
                 raise ModelNotFoundError(name, version)
         else:
             ready = [number for number, each in versions.items() if each.state is State.READY]
+            if not ready and model.is_unloaded:
+                raise ModelNotFoundError(name)
             if not versions:
                 raise ModelNotReadyError(name, None, State.FAILED)
             servable = versions[max(ready or versions)]
