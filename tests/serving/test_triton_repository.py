@@ -128,14 +128,16 @@ def test_a_model_of_another_backend_is_refused_though_it_has_no_version_here(tmp
 
 
 def test_a_configuration_can_be_given_in_place_of_the_file(tmp_path: Path) -> None:
-    """Which then says nothing; `model.toml` still does."""
+    """Which then says nothing; nor does `model.toml` of what a configuration may say."""
     folder = put(tmp_path, "m", DOUBLE, "max_batch_size: 8 version_policy { all {} }")
-    (folder / "model.toml").write_text("[session]\nruns = 3")
+    (folder / "model.toml").write_text("[session]\nruns = 3\n[version_labels]\nstable = 1")
+    (folder / "1/model.toml").write_text("[batching]\nmax_rows = 5")
     repository = ModelRepository(tmp_path)
     listing = repository.listing("m", '{"max_batch_size": 4}')
     assert listing.policy == "latest"
     (version,) = listing.versions
-    assert (version.config.batching.max_rows, version.config.session.runs) == (4, 3)
+    assert (version.config.batching.max_rows, version.config.session.runs) == (4, 0)
+    assert version.config.version_labels == {"stable": 1}
     assert version != repository.listing("m").versions[0]
     for override, said in (('{"name": "n"}', "name: 'n' is not 'm'"), ("[]", "is no JSON object")):
         with pytest.raises(ConfigError, match=f"{folder}: config: {said}"):
