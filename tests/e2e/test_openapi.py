@@ -180,3 +180,19 @@ def test_a_file_of_the_size_that_is_named_is_a_request(
     assert answer.status_code == 200
     assert answer.headers["content-type"] in operation["responses"]["200"]["content"]
     assert "bytes, chosen" not in document["paths"]["/v2/models/images/infer"]["post"]["description"]
+
+
+def test_a_model_that_takes_pictures_offers_to_choose_one(
+    document: dict[str, Any], client: httpx.Client
+) -> None:
+    """And what is then answered is described; a model that takes none offers nothing."""
+    picture = ROOT / "examples/digits/seven.png"
+    for path in ("/v2/models/digits/infer", "/v1/models/digits:predict"):
+        operation = document["paths"][path]["post"]
+        assert {"multipart/form-data", "image/png"} <= set(operation["requestBody"]["content"])
+        answer = client.post(path, files={"picture": picture.read_bytes()})
+        assert answer.status_code == 200
+        described = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert fits(document, described, answer.json())
+        assert not fits(document, described, {"predictions": [{"classes": [{"index": "7"}]}], "outputs": 3})
+    assert "image/png" not in document["paths"]["/v2/models/image/infer"]["post"]["requestBody"]["content"]

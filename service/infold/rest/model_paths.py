@@ -8,7 +8,7 @@ from typing import Any
 
 from infold.rest import model_example as example
 from infold.rest import model_schema as schema
-from infold.rest.operations import JSON, OCTETS, OCTETS_SCHEMA, TENSOR_ALONE, operation, ref
+from infold.rest.operations import JSON, OCTETS, OCTETS_SCHEMA, PICTURES, TENSOR_ALONE, operation, ref
 from infold.serving import Catalogue, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -25,6 +25,7 @@ class Served:
         signature: Its inputs and outputs.
         path: Of its file.
         is_default: It answers where no version is asked for.
+        takes_pictures: A picture may be sent instead of numbers.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Served:
     signature: Signature
     path: Path
     is_default: bool
+    takes_pictures: bool = False
 
     def component(self, kind: str) -> str:
         """The name of one of its schemas; no two are alike, whatever models are called."""
@@ -44,7 +46,14 @@ def served(models: Catalogue) -> tuple[Served, ...]:
     for name in models.models():
         ready = [each for each in models.versions(name) if each.state is State.READY]
         found += [
-            Served(name, each.version.number, each.signature, each.version.path, each is ready[-1])
+            Served(
+                name,
+                each.version.number,
+                each.signature,
+                each.version.path,
+                each is ready[-1],
+                each.reading.picture is not None and len(each.signature.inputs) == 1,
+            )
             for each in reversed(ready)
         ]
     return tuple(found)
@@ -56,7 +65,7 @@ def components(each: Served) -> dict[str, schema.Schema]:
         each.component("InferRequest"): schema.infer_request(each.signature),
         each.component("InferResponse"): schema.infer_response(each.model, each.signature),
         each.component("PredictRequest"): schema.predict_request(each.signature),
-        each.component("PredictResponse"): schema.predict_response(each.signature),
+        each.component("PredictResponse"): _predict_response(each),
     }
 
 
@@ -92,8 +101,13 @@ def paths(each: Served) -> dict[str, Any]:
     }
 
 
+def _predict_response(each: Served) -> schema.Schema:
+    numbers = schema.predict_response(each.signature)
+    return {"anyOf": [numbers, schema.classes_response()]} if each.takes_pictures else numbers
+
+
 def _infer_bodies(each: Served, row: Tensors) -> dict[str, Any]:
-    octets = {OCTETS: {"schema": OCTETS_SCHEMA}}
+    octets = {OCTETS: {"schema": OCTETS_SCHEMA}} | (PICTURES if each.takes_pictures else {})
     text: dict[str, Any] = {"schema": ref(each.component("InferRequest"))}
     if example.is_large(row):  # what comes first is what a page opens with
         return octets | {JSON: text}
@@ -104,7 +118,7 @@ def _predict_bodies(each: Served, row: Tensors) -> dict[str, Any]:
     text: dict[str, Any] = {"schema": ref(each.component("PredictRequest"))}
     if not example.is_large(row):
         text["example"] = example.predict_example(row, each.signature)
-    return {JSON: text}
+    return {JSON: text} | (PICTURES if each.takes_pictures else {})
 
 
 def _described(each: Served, row: Tensors, line: str, file_hint: str = "") -> str:

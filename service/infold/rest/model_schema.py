@@ -21,6 +21,7 @@ from infold.tensors import Dim, Signature, TensorSpec, kind_of
 __all__ = [
     "LARGE_ELEMENTS",
     "Schema",
+    "classes_response",
     "infer_request",
     "infer_response",
     "predict_request",
@@ -41,7 +42,7 @@ def infer_request(signature: Signature) -> Schema:
         "required": ["name"],
         "properties": {
             "name": {"type": "string", "enum": [spec.name for spec in signature.outputs]},
-            "parameters": _flags("binary_data"),
+            "parameters": _asked(),
         },
     }
     return {
@@ -63,7 +64,8 @@ def infer_request(signature: Signature) -> Schema:
 def infer_response(model: str, signature: Signature) -> Schema:
     """The schema of a model's answer in protocol v2, where no output is wanted as bytes."""
     tensors = [_tensor(spec, _flat(spec)) for spec in signature.outputs]
-    outputs = _each(signature.outputs, tensors) | {"minItems": min(1, len(tensors))}
+    tensors += [_classes(spec) for spec in signature.outputs if kind_of(spec.dtype) not in "bO"]
+    outputs = _each(signature.outputs, tensors) | {"minItems": min(1, len(signature.outputs))}
     return {
         "type": "object",
         "required": ["model_name", "model_version", "outputs"],
@@ -89,6 +91,21 @@ def predict_request(signature: Signature) -> Schema:
             rows = {"anyOf": [_nested(signature.inputs[0], _row(signature.inputs[0])), rows]}
         forms.insert(0, _form("instances", {"type": "array", "items": rows}))
     return {"oneOf": forms} if len(forms) > 1 else forms[0]
+
+
+def classes_response() -> Schema:
+    """The schema of the answer to a predict request of pictures, where the model has classes."""
+    found: Schema = {
+        "type": "object",
+        "required": ["index", "score"],
+        "properties": {
+            "index": {"type": "integer", "minimum": 0},
+            "score": {"type": "number", "nullable": True},
+            "label": {"type": "string"},
+        },
+    }
+    row = _form("classes", {"type": "array", "items": found})
+    return _form("predictions", {"type": "array", "items": row})
 
 
 def predict_response(signature: Signature) -> Schema:
@@ -123,6 +140,23 @@ def _tensor(spec: TensorSpec, data: Schema) -> Schema:
             "data": data,
         },
     }
+
+
+def _classes(spec: TensorSpec) -> Schema:
+    """An output of which the largest values were asked for, or which tells what is in a picture."""
+    text = {"type": "string", "description": "value:index or value:index:label"}
+    schema = _tensor(spec, {"type": "array", "items": text})
+    shape: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 2}
+    schema["properties"] |= {"shape": shape, "datatype": {"type": "string", "enum": ["BYTES"]}}
+    return schema | {"title": f"{spec.name} as classes"}
+
+
+def _asked() -> Schema:
+    """Parameters of an output that is asked for."""
+    schema = _flags("binary_data")
+    count = {"type": "integer", "minimum": 0, "description": "So many of its largest values instead of all."}
+    schema["properties"]["classification"] = count
+    return schema
 
 
 def _shape(spec: TensorSpec) -> Schema:

@@ -8,7 +8,17 @@ from typing import Any
 from infold.rest.model_schema import Schema
 from infold.rest.v2 import HEADER_LENGTH
 
-__all__ = ["JSON", "OCTETS", "OCTETS_SCHEMA", "RESPONSES", "TENSOR_ALONE", "errors", "operation", "ref"]
+__all__ = [
+    "JSON",
+    "OCTETS",
+    "OCTETS_SCHEMA",
+    "PICTURES",
+    "RESPONSES",
+    "TENSOR_ALONE",
+    "errors",
+    "operation",
+    "ref",
+]
 
 JSON, OCTETS = "application/json", "application/octet-stream"
 
@@ -88,6 +98,12 @@ TENSOR_ALONE = {
     "schema": {"type": "integer", "minimum": 0},
     "example": 0,
     "description": "How much of the body is JSON: 0 for a body that is the bytes of the only input.",
+}
+_FILE: Schema = {"type": "string", "format": "binary"}
+# Pictures instead of numbers, each a row: by itself, or several in a form.
+PICTURES: dict[str, Any] = {
+    "multipart/form-data": {"schema": {"type": "object", "properties": {"picture": _FILE}}},
+    **{f"image/{kind}": {"schema": _FILE} for kind in ("jpeg", "png", "webp")},
 }
 OCTETS_ANSWER: Schema = {
     "type": "string",
