@@ -35,7 +35,7 @@ InfoldError
     │   └── UnsupportedCodingError ... because it is compressed in a way that is not
     ├── ModelNotFoundError     no such model or version
     ├── ModelNotReadyError     there is one, but it cannot answer now
-    ├── LoadError              a model asked for by name cannot be loaded
+    ├── LoadError              a model asked for by name cannot be loaded, or unloaded
     ├── ModelControlError      models are not loaded by name here
     ├── NotServedError         a part of the protocol that is left out
     ├── QueueFullError         the model's queue is at its capacity
@@ -368,12 +368,17 @@ class ModelNotReadyError(RequestError):
 
 
 class LoadError(RequestError):
-    """A model that was asked for by name cannot be loaded; what was served before still is."""
+    """A model that was asked for by name cannot be loaded; what was served before still is.
 
-    def __init__(self, model: str, detail: str) -> None:
+    Attributes:
+        what: `load`, or `unload` where that is what was asked.
+    """
+
+    def __init__(self, model: str, detail: str, what: str = "load") -> None:
         self.model = model
         self.detail = detail
-        super().__init__(f"failed to load '{model}', {detail}")
+        self.what = what
+        super().__init__(f"failed to {what} '{model}', {detail}")
 
 
 class ModelControlError(RequestError):

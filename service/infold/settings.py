@@ -6,12 +6,14 @@ setting; a test says so.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infold.errors import ConfigError
 from infold.runtime.options import Device
@@ -25,6 +27,16 @@ class ModelControl(StrEnum):
     NONE = "none"
     POLL = "poll"
     EXPLICIT = "explicit"
+
+
+def _from_json(value: object) -> object:
+    """The list that a string holds; read here and not by pydantic, which would not name the variable."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise PydanticCustomError("json_list", "Input should be a JSON list of strings") from None
 
 
 class Settings(BaseSettings):
@@ -52,9 +64,11 @@ class Settings(BaseSettings):
             description="`none`: what is on disk at the start; `poll`: follows the disk; `explicit`: by name."
         ),
     ] = ModelControl.NONE
-    poll_s: Annotated[float, Field(gt=0, description="Seconds between two looks of `poll`.")] = 15.0
+    poll_s: Annotated[float, Field(gt=0, le=86400, description="Seconds between two looks of `poll`.")] = 15.0
     load_models: Annotated[
         tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_from_json),
         Field(description="With `explicit`, names loaded at the start, as a JSON list; `*` is all."),
     ] = ()
     server_name: Annotated[

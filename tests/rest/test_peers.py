@@ -159,6 +159,84 @@ def test_a_kept_answer_stands_in_and_is_handed_to_the_successor() -> None:
     assert star.sent[0][-1] == Gathered(3, [6, None])
 
 
+def test_a_shared_answer_is_handed_to_whoever_starts_later() -> None:
+    """Whoever gave it; that of another topic is its own affair."""
+    star = Star(3)
+    star.exchange.gather(0, Gather(1, "orders", "first", 1.0, shared=True))
+    star.answer(0, ["first"])
+    star.answer(2, ["first"])
+    star.exchange.gather(0, Gather(2, "ready", None, 1.0))
+    star.answer(0, True)
+    assert star.exchange.earlier(1) == {"orders": ["first"]}
+    star.exchange.leave(2)
+    assert star.exchange.earlier(2) == {"orders": ["first"]}
+
+
+def test_a_shared_answer_is_the_newest_whoever_is_slow() -> None:
+    """What a slow one says of an earlier question is no news."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "orders", "first", 1.0, shared=True))
+    slow = star.asked(1)
+    star.answer(0, ["first"])
+    star.exchange.gather(0, Gather(2, "orders", "second", 1.0, shared=True))
+    star.answer(0, ["first", "second"])
+    star.exchange.answered(1, Answer(slow.id, ["first"]))
+    star.exchange.leave(1)
+    assert star.exchange.earlier(1) == {"orders": ["first", "second"]}
+
+
+def test_what_is_asked_while_a_worker_starts_it_is_asked_when_it_joins() -> None:
+    """In order, and only what is shared; it began with what was so before."""
+    star = Star(2)
+    star.exchange.leave(1)
+    star.sent[1].clear()
+    star.exchange.gather(0, Gather(1, "orders", "before", 1.0, shared=True))
+    star.answer(0, ["before"])
+    assert star.exchange.earlier(1) == {"orders": ["before"]}
+    for number, topic, payload in ((2, "orders", "second"), (3, "ready", None), (4, "orders", "third")):
+        star.exchange.gather(0, Gather(number, topic, payload, 1.0, shared=topic == "orders"))
+        star.answer(0, payload)
+    star.exchange.join(1, star.sent[1].append)
+    asked = star.sent[1]
+    assert [(each.topic, each.payload) for each in asked if isinstance(each, Ask)] == [
+        ("orders", "second"),
+        ("orders", "third"),
+    ]
+    sent = len(star.sent[0])
+    star.answer(1, "third")
+    assert len(star.sent[0]) == sent  # nobody waits for that
+    star.exchange.leave(1)
+    star.exchange.earlier(1)
+    star.exchange.join(1, star.sent[1].append)
+    assert len(asked) == 2
+
+
+def test_what_a_worker_dies_of_its_successor_is_asked() -> None:
+    """Or what it died over: the question is open, so no answer says that it was obeyed."""
+    star = Star(2)
+    star.exchange.gather(0, Gather(1, "orders", "heavy", 1.0, shared=True))
+    star.exchange.leave(1)
+    assert star.exchange.earlier(1) == {}
+    star.sent[1].clear()
+    star.answer(0, ["heavy"])
+    star.exchange.join(1, star.sent[1].append)
+    assert star.asked(1).payload == "heavy"
+
+
+def test_a_worker_that_is_down_answers_a_shared_question_as_the_others_do() -> None:
+    """It will be so when it is back; one that is there and says nothing has not answered."""
+    star = Star(3)
+    star.exchange.leave(1)
+    star.exchange.gather(0, Gather(1, "orders", "x", 1.0, shared=True))
+    star.answer(0, "done")
+    star.clock.timers[0].call()
+    assert star.sent[0][-1] == Gathered(1, ["done", "done", None])
+    star.exchange.gather(0, Gather(2, "orders", "y", 1.0, shared=True))
+    star.answer(0, None)
+    star.exchange.leave(2)
+    assert star.sent[0][-1] == Gathered(2, [None, None, None])  # the answer to x is none to y
+
+
 async def double(payload: object) -> int:
     assert isinstance(payload, int)
     return 2 * payload

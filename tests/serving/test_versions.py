@@ -70,3 +70,55 @@ def test_the_plan_always_comes_to_rest_and_serves_what_it_can(
         assert serving <= aspired
     else:
         assert serving == ready
+
+
+@given(
+    st.sets(st.integers(1, 5)),
+    st.dictionaries(st.integers(1, 5), st.sampled_from([State.READY, State.FAILED, State.UNLOADED])),
+    policies,
+    st.sets(st.integers(1, 5)),
+    st.sets(st.integers(1, 5)),
+)
+def test_what_has_changed_is_loaded_once_and_the_plan_comes_to_rest(
+    found: set[int],
+    held: dict[int, State],
+    policy: str | tuple[int, ...],
+    changed: set[int],
+    bad: set[int],
+) -> None:
+    """If it is wanted; one that does not load leaves what answered before."""
+    aspired = set(wanted(found, policy))
+    before, left, loads = dict(held), set(changed), list[int]()
+    for _ in range(50):
+        match plan(found, held, policy, left):
+            case Load(version):
+                loads.append(version)
+                left.discard(version)
+                if version not in bad:
+                    held[version] = State.READY
+                elif held.get(version) is not State.READY:
+                    held[version] = State.FAILED
+            case Unload(version):
+                assert held[version] is State.READY
+                held[version] = State.UNLOADED
+            case None:
+                break
+    else:
+        pytest.fail("the plan does not come to rest")
+    new = {version for version in aspired if before.get(version) in (None, State.UNLOADED)}
+    assert sorted(loads) == sorted(new | (aspired & changed))
+    assert plan(found, held, policy, left) is None
+    for version in aspired:
+        was_ready = before.get(version) is State.READY
+        has_failed = before.get(version) is State.FAILED and version not in changed
+        assert (held[version] is State.READY) == (was_ready or not (version in bad or has_failed))
+    serving = {version for version, state in held.items() if state is State.READY}
+    assert serving <= aspired or not aspired & serving
+    assert aspired & serving or not aspired or serving == {v for v in before if before[v] is State.READY}
+
+
+def test_a_changed_version_that_nobody_wants_is_not_loaded() -> None:
+    """Nor one that is not there any more."""
+    held = {1: State.UNLOADED, 2: State.READY, 3: State.FAILED}
+    assert plan({1, 2}, held, "latest", changed={1, 3}) is None
+    assert plan({1, 2}, held, "latest", changed={1, 2}) == Load(2)

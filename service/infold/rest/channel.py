@@ -39,11 +39,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
         worker: Its number, from 0.
         settings: All settings, as JSON.
         earlier: What its predecessor answered last, by topic, and on shared topics anyone.
+        is_again: There was one, and it did serve.
     """
 
     worker: int
     settings: Mapping[str, object]
     earlier: Mapping[str, object]
+    is_again: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -101,7 +103,8 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
 
     Attributes:
         kept: True puts the last answer in the place of one that does not come.
-        shared: True hands the last answer of any worker to each that starts later.
+        shared: True hands the last answer of any worker to each that starts later, and asks it what
+            it has missed.
     """
 
     id: int

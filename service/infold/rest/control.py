@@ -74,7 +74,7 @@ class Control:
 
         Raises:
             ModelControlError: Callers may not.
-            LoadError: A worker cannot.
+            LoadError: A worker cannot, or did not say.
         """
         await self._give(_Order(model, is_load=True, config=config))
 
@@ -83,7 +83,8 @@ class Control:
 
         Raises:
             ModelControlError: Callers may not.
-            ModelNotFoundError: It was never loaded.
+            ModelNotFoundError: It was never loaded, in no worker.
+            LoadError: A worker did not say that it has.
         """
         await self._give(_Order(model, is_load=False))
 
@@ -91,14 +92,14 @@ class Control:
         if not self._is_allowed:
             raise ModelControlError
         answers = await self._peers.gather(TOPIC, msgspec.to_builtins(order), LONGEST_S, shared=True)
-        for answer in answers:
-            if answer is None:
-                raise LoadError(order.model, "not all workers have answered")
-            done = msgspec.convert(answer, _Done)
-            if done.is_unknown:
-                raise ModelNotFoundError(order.model)
-            if done.problem is not None:
-                raise LoadError(order.model, done.problem)
+        done = [msgspec.convert(answer, _Done) for answer in answers if answer is not None]
+        problems = [each.problem for each in done if each.problem is not None]
+        if len(done) < len(answers):
+            problems.append("not all workers have answered")
+        if problems:
+            raise LoadError(order.model, problems[0], "load" if order.is_load else "unload")
+        if all(each.is_unknown for each in done):  # one that was started since may never have known it
+            raise ModelNotFoundError(order.model)
 
     async def _obey(self, payload: object) -> object:
         order = msgspec.convert(payload, _Order)

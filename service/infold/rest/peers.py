@@ -77,10 +77,11 @@ class Peers:
             payload: Given to each handler; JSON.
             timeout_s: How long to wait for the slowest.
             kept: True puts a worker's last answer in the place of one that does not come.
-            shared: True hands the last answer to each worker that starts later.
+            shared: True hands the last answer to each worker that starts later, and asks it what it
+                missed meanwhile; the answer of one that is down is that of the others.
 
         Returns:
-            One answer a worker; None for one that is down, failed or took too long.
+            One answer a worker; None for one that failed or took too long, or is down.
         """
         if self._send is not None:
             number = next(self._ids)
@@ -167,7 +168,8 @@ class Exchange:
         self._call_later = call_later
         self._members: dict[int, Send] = {}
         self._kept: list[dict[str, object]] = [{} for _ in range(workers)]
-        self._shared: dict[str, object] = {}
+        self._shared: dict[str, tuple[int, object]] = {}  # with the gathering it is of
+        self._missed: dict[int, list[Gather]] = {}  # by workers that are starting
         self._ids = itertools.count(1)
         self._open: dict[int, _Gathering] = {}
 
@@ -177,16 +179,25 @@ class Exchange:
         return len(self._members)
 
     def earlier(self, worker: int) -> Mapping[str, object]:
-        """What a worker answered last, and any on shared topics, by topic, as far as it is kept."""
-        return {**self._kept[worker], **self._shared}
+        """What a worker answered last, and any on shared topics, by topic, as far as it is kept.
+
+        For one that starts now: what is asked of all on shared topics until it joins, or is not
+        answered yet, it is asked when it does.
+        """
+        unanswered = (self._open[number].request for number in sorted(self._open))
+        self._missed[worker] = [request for request in unanswered if request.shared]
+        return {**self._kept[worker], **{topic: answer for topic, (_, answer) in self._shared.items()}}
 
     def join(self, worker: int, send: Send) -> None:
-        """Ask this worker, too, from now on."""
+        """Ask this worker, too, from now on, and what it has missed."""
         self._members[worker] = send
+        for request in self._missed.pop(worker, ()):
+            send(Ask(next(self._ids), request.topic, request.payload))
 
     def leave(self, worker: int) -> None:
         """Wait for this worker no longer."""
         self._members.pop(worker, None)
+        self._missed.pop(worker, None)
         for number in list(self._open):
             self._heard(number, worker, None)
 
@@ -195,6 +206,9 @@ class Exchange:
         number = next(self._ids)
         gathering = _Gathering(asker, request, [None] * len(self._kept), set(self._members))
         self._open[number] = gathering
+        if request.shared:
+            for missed in self._missed.values():
+                missed.append(request)
         gathering.timer = self._call_later(request.timeout_s, lambda: self._finish(number))
         for send in list(self._members.values()):
             send(Ask(number, request.topic, request.payload))
@@ -214,7 +228,9 @@ class Exchange:
         if gathering.request.kept and answer is not None:
             self._kept[worker][gathering.request.topic] = answer
         if gathering.request.shared and answer is not None:
-            self._shared[gathering.request.topic] = answer
+            topic = gathering.request.topic
+            if number >= self._shared.get(topic, (0, None))[0]:  # not of one who is slow with an earlier one
+                self._shared[topic] = number, answer
         if not gathering.waiting:
             self._finish(number)
 
@@ -230,6 +246,12 @@ class Exchange:
             topic = gathering.request.topic
             answers = [
                 self._kept[worker].get(topic) if answer is None else answer
+                for worker, answer in enumerate(answers)
+            ]
+        latest = self._shared.get(gathering.request.topic)
+        if latest is not None and latest[0] == number:
+            answers = [
+                latest[1] if answer is None and worker not in self._members else answer
                 for worker, answer in enumerate(answers)
             ]
         asker(Gathered(gathering.request.id, answers))

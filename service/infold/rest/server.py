@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import os
 import signal
@@ -22,7 +23,9 @@ from infold.rest.service import Service, edge_of
 from infold.runtime import choose_device
 from infold.settings import Settings
 
-__all__ = ["Server", "config_of", "described_late", "serve", "start"]
+__all__ = ["Server", "config_of", "described_late", "leave", "serve", "start"]
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 65  # longer than the proxies in front, or they meet closed connections
 
@@ -53,20 +56,36 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-async def start(service: Service) -> None:
+async def start(service: Service, *, is_again: bool = False) -> None:
     """Every model is loaded, or nothing is left open.
+
+    Args:
+        service: That is to answer.
+        is_again: As `Service.start`.
 
     Raises:
         SessionError, RepositoryError, ConfigError: As `Service.start`.
     """
     try:
-        await service.start()
+        await service.start(is_again=is_again)
     except InfoldError:
         await service.close()
         raise
     # What is loaded stays, and requests leave no cycles: looking for them so often is for nothing.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+async def leave(service: Service) -> None:
+    """What was accepted is answered and everything unloaded.
+
+    A model that is still being loaded is not waited for: its thread cannot be stopped, and might
+    take minutes beyond `drain_s`. So the process ends here, with exit code 0.
+    """
+    await service.close()
+    if service.manager.is_loading:
+        log.info("load abandoned")
+        os._exit(0)
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -130,4 +149,4 @@ async def _run(
     announce(serving_line(service.models.models(), listener))
     behind.begin()
     await server.serve([listener])
-    await service.close()
+    await leave(service)

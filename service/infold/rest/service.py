@@ -78,8 +78,12 @@ class Service:
         self._following: asyncio.Task[None] | None = None
         self._answer_peers()
 
-    async def start(self) -> None:
+    async def start(self, *, is_again: bool = False) -> None:
         """Load every model that is wanted from the start.
+
+        Args:
+            is_again: This worker is in the place of one that died: a version that does not load is
+                no obstacle as long as each model has one that does, as it is none to the others.
 
         Raises:
             SessionError: A model does not load; the message names all that do not.
@@ -96,7 +100,7 @@ class Service:
             for each in self.models.states()
             if each.state is State.FAILED
         ]
-        if failed:
+        if failed and not (is_again and self.models.is_ready):
             raise SessionError(str(self.settings.repository), "; ".join(failed))
         if self.settings.model_control is ModelControl.POLL:
             self._following = asyncio.create_task(self.manager.follow(self.settings.poll_s))

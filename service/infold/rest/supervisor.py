@@ -156,7 +156,8 @@ class _Supervisor:
         try:
             place.channel = channel = await Channel.over(ours)
             settings = self._settings.model_dump(mode="json")
-            channel.send(Hello(place.worker, settings, self._exchange.earlier(place.worker)))
+            earlier = self._exchange.earlier(place.worker)
+            channel.send(Hello(place.worker, settings, earlier, place.was_ready))
             if self._draining.is_set():
                 channel.send(Drain())
             async for message in channel:

@@ -22,7 +22,7 @@ from infold.errors import InfoldError
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
-from infold.rest.server import Server, config_of, described_late, start
+from infold.rest.server import Server, config_of, described_late, leave, start
 from infold.rest.service import Service, edge_of
 from infold.rest.shares import Shares
 from infold.runtime import choose_device
@@ -195,9 +195,9 @@ async def _serve(
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
     listening = asyncio.create_task(_listen(channel, peers, drain, settings.drain_s))
-    await start(service)
+    await start(service, is_again=hello.is_again)
     await server.serve()
-    await service.close()
+    await leave(service)
     listening.cancel()
 
 

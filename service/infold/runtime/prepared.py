@@ -84,7 +84,10 @@ class Cache:
 
     def _elsewhere(self, wanted: Path | None) -> Path | None:
         try:
-            self._temporary = tempfile.TemporaryDirectory(prefix="infold-cache-")
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="infold-cache-",
+                ignore_cleanup_errors=True,  # a load that is still under way may write into it
+            )
         except OSError:
             log.warning("no cache", extra={"folder": str(wanted)})
             return None

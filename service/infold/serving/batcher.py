@@ -216,6 +216,8 @@ class Batcher:
         self._inline.close()
         self._runners.remove(self._running)
         self._runners.remove(self._decoding)
+        # This object is in a cycle, and a runner may still know its last job: the sessions go at once.
+        self._run, self._run_wide = _gone, None
 
     # -- on the event loop ------------------------------------------------------------------------
 
@@ -407,6 +409,11 @@ class _Timed:
         finally:
             self.ended = time.perf_counter()
             self._spent.infer_s += self.ended - began
+
+
+def _gone(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
+    """In the place of a session that was let go; whoever is left has been given up."""
+    raise AbandonedError
 
 
 def _earlier(deadline: float | None, call: _Call) -> float | None:

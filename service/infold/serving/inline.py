@@ -89,8 +89,9 @@ class InlineRuns:
         return not self._rows
 
     def close(self) -> None:
-        """End the thread that looks on."""
+        """End the thread that looks on, and let the session go."""
         self._is_closed = True
+        del self._run
         self._active.set()
 
     def _count_slow(self) -> None:

@@ -1,7 +1,7 @@
 """The states of a version, and the thing that is served.
 
     LOADING -> READY -> DRAINING -> UNLOADED
-    LOADING -> FAILED
+    LOADING -> FAILED -> UNLOADED
 
 READY is published after it is true, DRAINING before it begins.
 """
@@ -39,7 +39,7 @@ LEGAL: Mapping[State, tuple[State, ...]] = {
     State.READY: (State.DRAINING,),
     State.DRAINING: (State.UNLOADED,),
     State.UNLOADED: (State.LOADING,),
-    State.FAILED: (State.LOADING,),
+    State.FAILED: (State.LOADING, State.UNLOADED),
 }
 
 

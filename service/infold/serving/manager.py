@@ -44,6 +44,7 @@ class ModelManager:
 
     Attributes:
         catalogue: What is loaded.
+        is_loading: A thread loads a version, whether somebody waits for it or not.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class ModelManager:
         self._cache = cache or Cache(None)
         self._runners: Runners[Any] = Runners(cores or available_cores())
         self.catalogue = Catalogue()
+        self.is_loading = False
         self._processes = processes
         self._asked = None if asked is None else dict(asked)
         self._one_change = asyncio.Lock()
-        self._replaced: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], str] = {}  # with the model's name
+        self._is_closed = False
 
     @property
     def placement(self) -> Placement:
@@ -120,19 +123,23 @@ class ModelManager:
                 await self._settle(name, listing)
 
     async def follow(self, every_s: float) -> None:
-        """Reconcile from time to time, for ever; what is still being written waits until it is not."""
+        """Reconcile from time to time, until the end; what is still being written waits until it is not."""
         seen: Mapping[str, Listing | InfoldError] = {}
-        while not self.catalogue.is_draining:
+        while True:
             await asyncio.sleep(every_s)
+            if self.catalogue.is_draining:
+                return
             try:
                 async with self._one_change:
                     found = await self._listings()
                     for name, listing in found.items():
-                        if isinstance(listing, InfoldError) or seen.get(name) == listing:
+                        if _is_as_before(seen.get(name), listing):
                             await self._settle(name, listing)
                 seen = found
             except InfoldError as failure:
                 log.error("repository not listed", extra={"reason": str(failure)})
+            except Exception:  # a mistake of ours must not be the last look
+                log.exception("repository not followed")
 
     async def load(self, name: str, override: str | None = None) -> None:
         """A model is loaded as it lies on disk now, and again whatever of it was loaded and has changed.
@@ -146,24 +153,26 @@ class ModelManager:
                 load; what was loaded before is served on.
         """
         async with self._one_change:
+            self._check_open(name)
             try:
                 listing = await asyncio.to_thread(self._repository.listing, name, override)
             except InfoldError as failure:
                 raise LoadError(name, str(failure)) from failure
-            if not listing.versions:
+            numbers = [each.number for each in listing.versions]
+            if not numbers:
                 raise LoadError(name, "there is no version of it in the model repository")
-            if self._asked is not None:
-                self._asked[name] = override
+            aspired = wanted(numbers, listing.policy)
+            if not aspired:
+                raise LoadError(name, f"versions: {listing.policy} wants none of {numbers}, which are there")
             model = self.catalogue.held.get(name)
             if model is not None:  # what has failed may succeed now
                 model.tried = {n: v for n, v in model.tried.items() if not model.servables[n].reason}
             await self._settle(name, listing)
             servables = self.catalogue.held[name].servables
-            reasons = [
-                f"version {number}: {servables[number].reason}"
-                for number in wanted([each.number for each in listing.versions], listing.policy)
-                if servables[number].reason
-            ]
+            reasons = [f"version {n}: {servables[n].reason}" for n in aspired if servables[n].reason]
+            # Whoever starts later is to serve what this one does, not to stumble over what it does not.
+            if self._asked is not None and len(reasons) < len(aspired):
+                self._asked[name] = override
             if reasons:
                 raise LoadError(name, "; ".join(reasons))
 
@@ -180,19 +189,22 @@ class ModelManager:
             if model is None:
                 raise ModelNotFoundError(name)
             model.refusal = None
-            await asyncio.gather(*(self._unload(servable) for servable in model.ready))
-            for number, servable in list(model.servables.items()):
-                if servable.state is State.FAILED:
-                    del model.servables[number]
+            for servable in model.ready:
+                self._drain(servable)
+            for servable in model.servables.values():
+                self._give_up(servable)
+            await self._gone(name)
             model.tried.clear()
             if not model.servables:
                 del self.catalogue.held[name]
 
     async def close(self) -> None:
-        """Answer what was accepted, then unload everything."""
-        self.catalogue.is_draining = True
-        ready = [servable for model in self.catalogue.held.values() for servable in model.ready]
-        await asyncio.gather(*(self._unload(servable) for servable in ready), *self._replaced)
+        """Answer what was accepted, then unload everything; what is still being loaded comes to nothing."""
+        self.catalogue.is_draining = self._is_closed = True
+        for model in self.catalogue.held.values():
+            for servable in model.ready:
+                self._drain(servable)
+        await self._gone()
         self._runners.close()
         self._cache.close()
 
@@ -238,7 +250,12 @@ class ModelManager:
             if isinstance(action, Load):
                 await self._load(model, on_disk[action.version])
             else:
-                await self._unload(model.servables[action.version])
+                self._drain(model.servables[action.version])
+                await self._gone(name)
+        aspired = wanted(on_disk, listing.policy)
+        for number, servable in model.servables.items():
+            if number not in aspired:
+                self._give_up(servable)
         if not on_disk and not model.ready and model.refusal is None:
             del self.catalogue.held[name]
 
@@ -252,14 +269,17 @@ class ModelManager:
             self._tell(servable)
         try:
             loaded, seen = await asyncio.to_thread(self._loaded, version)
-        except InfoldError as failure:
+        except Exception as failure:  # of whatever kind: it is this version's, and nobody else's
+            self._check_open(version.name)
+            reason = _reason(failure, version)
             if before is not None and is_replaced:  # what was served before is served on
-                before.reason = str(failure)
-                log.error("model not reloaded", extra=_about(version) | {"reason": before.reason})
+                before.reason = reason
+                log.error("model not reloaded", extra=_about(version) | {"reason": reason})
                 return
-            servable.to(State.FAILED, str(failure))
+            servable.to(State.FAILED, reason)
             self._tell(servable)
             return
+        self._check_open(version.name)
         if loaded.left_on_cpu:
             log.warning("nodes left on the cpu", extra=_about(version) | {"operators": loaded.left_on_cpu})
         servable.attach(seen.signature, self._batcher(version, loaded, seen), seen.reading, loaded.plan.runs)
@@ -267,19 +287,21 @@ class ModelManager:
         model.servables[version.number] = servable
         self._tell(servable)
         if before is not None and is_replaced:
-            self._drain_aside(before)
+            self._drain(before, is_replaced=True)
 
-    def _drain_aside(self, replaced: Servable) -> None:
-        """Let a servable whose place another one has taken answer what it was asked."""
-        replaced.to(State.DRAINING)
-        task = asyncio.get_running_loop().create_task(replaced.drain())
-        self._replaced.add(task)
-        task.add_done_callback(self._replaced.discard)
+    def _check_open(self, name: str) -> None:
+        """Raise a `LoadError` if the service has ended, maybe while this model was being loaded."""
+        if self._is_closed:
+            raise LoadError(name, "the service is going down")
 
     def _loaded(self, version: ModelVersion) -> tuple[Loaded, Presented]:
         """Takes its time: not on the event loop."""
-        loaded = load(version, placed(version, self._placement), self._runners.cores, self._cache)
-        return loaded, presented(version, loaded)
+        self.is_loading = True
+        try:
+            loaded = load(version, placed(version, self._placement), self._runners.cores, self._cache)
+            return loaded, presented(version, loaded)
+        finally:
+            self.is_loading = False
 
     def _batcher(self, version: ModelVersion, loaded: Loaded, seen: Presented) -> Batcher:
         batching = version.config.batching
@@ -295,12 +317,33 @@ class ModelManager:
             run_wide=seen.run_wide,
         )
 
-    async def _unload(self, servable: Servable) -> None:
+    def _drain(self, servable: Servable, *, is_replaced: bool = False) -> None:
+        """Let a servable answer what it was asked, and then go; whose place another has is not told of."""
+
+        async def drain() -> None:
+            await servable.drain()
+            servable.to(State.UNLOADED)
+            if not is_replaced:
+                self._tell(servable)
+
         servable.to(State.DRAINING)
-        self._tell(servable)
-        await servable.drain()
-        servable.to(State.UNLOADED)
-        self._tell(servable)
+        if not is_replaced:
+            self._tell(servable)
+        task = asyncio.get_running_loop().create_task(drain())
+        self._leaving[task] = servable.version.name
+        task.add_done_callback(self._leaving.pop)
+
+    async def _gone(self, name: str | None = None) -> None:
+        """Return once what drains is gone, of one model or of all; it goes on if nobody waits any more."""
+        leaving = [task for task, model in self._leaving.items() if name in (None, model)]
+        if leaving:
+            await asyncio.wait(leaving)
+
+    def _give_up(self, servable: Servable) -> None:
+        """Nobody wants it any more, if it has failed."""
+        if servable.state is State.FAILED:
+            servable.to(State.UNLOADED)
+            self._tell(servable)
 
     def _tell(self, servable: Servable) -> None:
         version = servable.version
@@ -311,6 +354,20 @@ class ModelManager:
             servable.state.value,
             extra=_about(version) | ({"reason": servable.reason} if servable.reason else {}),
         )
+
+
+def _is_as_before(earlier: Listing | InfoldError | None, now: Listing | InfoldError) -> bool:
+    if isinstance(now, InfoldError):
+        return isinstance(earlier, InfoldError) and str(earlier) == str(now)
+    return earlier == now
+
+
+def _reason(failure: Exception, version: ModelVersion) -> str:
+    """Why a version does not load; what nobody thought of is logged with its traceback, too."""
+    if isinstance(failure, InfoldError):
+        return str(failure)
+    log.error("load failed", exc_info=failure, extra=_about(version))
+    return f"{type(failure).__name__}: {failure}"
 
 
 def _about(version: ModelVersion) -> dict[str, object]:

@@ -85,15 +85,15 @@ class ModelRepository:
         """Every folder that may be a model, in rising order.
 
         Raises:
-            RepositoryError: The root is missing or no folder.
+            RepositoryError: The root is missing or no folder, or cannot be read.
         """
-        if not self.root.is_dir():
-            raise RepositoryError(self.root, "there is no such model repository folder")
-        return tuple(
-            sorted(
-                each.name for each in self.root.iterdir() if MODEL_NAME.fullmatch(each.name) and each.is_dir()
-            )
-        )
+        try:
+            if not self.root.is_dir():
+                raise RepositoryError(self.root, "there is no such model repository folder")
+            found = [each for each in self.root.iterdir() if MODEL_NAME.fullmatch(each.name)]
+            return tuple(sorted(each.name for each in found if each.is_dir()))
+        except OSError as failure:
+            raise RepositoryError(self.root, failure.strerror or str(failure)) from failure
 
     def policy(self, name: str) -> str | tuple[int, ...]:
         """Which versions of a model its owner wants served.
@@ -120,7 +120,10 @@ class ModelRepository:
             file = _file(read_triton_config(self.root / name / CONFIG_FILE))
         except ConfigError:
             file = MODEL_FILE
-        return any(is_version(path, file) for path in (self.root / name).iterdir())
+        try:
+            return any(is_version(path, file) for path in (self.root / name).iterdir())
+        except OSError:  # it is gone, or cannot be read
+            return False
 
     def listing(self, name: str, override: str | None = None) -> Listing:
         """One model; without versions where it has none, or no folder.
@@ -131,25 +134,36 @@ class ModelRepository:
                 what `model.toml` says of versions, batching and the session.
 
         Raises:
+            RepositoryError: Its folder cannot be read.
             ConfigError: As `list`.
         """
         folder = self.root / name
-        if not MODEL_NAME.fullmatch(name) or not folder.is_dir():
+        try:
+            if not MODEL_NAME.fullmatch(name) or not folder.is_dir():
+                return Listing((), "latest")
+            return self._listing(folder, override)
+        except FileNotFoundError:  # it went while it was read
             return Listing((), "latest")
-        triton, shared = self._configured(name, override)
+        except OSError as failure:
+            raise RepositoryError(folder, failure.strerror or str(failure)) from failure
+
+    def _listing(self, folder: Path, override: str | None) -> Listing:
+        triton, shared = self._configured(folder.name, override)
         file = _file(triton)
         beside = _stamp(folder)
         numbers = sorted(int(p.name) for p in folder.iterdir() if is_version(p, file))
+        stamps = {number: _stamp(folder / str(number), is_deep=True) for number in numbers}
         versions = tuple(
             ModelVersion(
                 folder.name,
                 number,
                 folder / str(number) / file,
                 shared if override is not None else read_config(folder / str(number) / "model.toml", shared),
-                (*beside, *_stamp(folder / str(number))),
+                (*beside, *stamp),
                 triton,
             )
-            for number in numbers
+            for number, stamp in stamps.items()
+            if stamp  # or it went meanwhile
         )
         return Listing(versions, shared.versions)
 
@@ -170,14 +184,26 @@ class ModelRepository:
         return triton, replace(own, versions=said.versions, batching=said.batching, session=said.session)
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells that a file of a folder has changed, of each."""
-    stamps = []
-    for path in sorted(folder.iterdir()):
+def _stamp(folder: Path, *, is_deep: bool = False, above: str = "") -> tuple[tuple[str, int, int, int], ...]:
+    """What tells that a file of a folder has changed, of each; nothing of a folder that is not there.
+
+    Args:
+        folder: The folder.
+        is_deep: True looks into the folders in it, too: weights may lie there.
+        above: Before each name.
+    """
+    stamps: list[tuple[str, int, int, int]] = []
+    try:
+        found = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return ()
+    for path in found:
         with contextlib.suppress(OSError):  # it is gone again
             if path.is_file():
                 about = path.stat()
-                stamps.append((path.name, about.st_size, about.st_mtime_ns, about.st_ino))
+                stamps.append((above + path.name, about.st_size, about.st_mtime_ns, about.st_ino))
+            elif is_deep and path.is_dir() and not path.is_symlink():  # which may lead in a circle
+                stamps += _stamp(path, is_deep=True, above=f"{above}{path.name}/")
     return tuple(stamps)
 
 
