@@ -70,6 +70,30 @@ def test_everything_else_must_be_equal() -> None:
     assert "finite" in str(difference(nan, {"y": np.array([0.0, 1.0])}))
 
 
+def test_scores_inside_text_may_differ_by_rounding_and_no_more() -> None:
+    """Classes as strings or as JSON; their numbers and labels must be equal."""
+    strings = [
+        read_answer((None, v2(data, "BYTES")))
+        for data in (["0.9:7:a", "1e-05:1"], ["0.90009:7:a", "2e-05:1"])
+    ]
+    assert difference(*strings) is None
+    for other in (
+        ["0.902:7:a", "1e-05:1"],
+        ["0.9:8:a", "1e-05:1"],
+        ["0.9:7:b", "1e-05:1"],
+        ["0.9:7:a", "1:1"],
+    ):
+        assert difference(strings[0], read_answer((None, v2(other, "BYTES")))) is not None, other
+    classes = '{"predictions": [{"classes": [{"index": %s, "score": %s}]}]}'
+    want, near, far, wrong = (
+        read_answer((None, (classes % each).encode()))
+        for each in ((7, 0.9), (7, 0.90009), (7, 0.91), (8, 0.9))
+    )
+    assert difference(want, near) is None
+    assert "off by" in str(difference(want, far))
+    assert difference(want, wrong) == "'predictions' differs"
+
+
 def test_a_wrong_answer_is_found_when_it_is_settled_and_at_once_when_seen_again() -> None:
     """Equal bytes are compared once."""
     judge, outcomes = Judge([{"y": np.array([1.0, 2.0])}]), Outcomes()

@@ -18,6 +18,7 @@ import onnx
 import pytest
 
 from command_line import assert_error, infold
+from pictures import encoded, noise
 from stub_server import METADATA, Reply, doubled, doubled_in_binary, stub
 
 SHORT = ("--seconds", "0.2", "--warmup", "0.05")
@@ -93,7 +94,11 @@ def test_wrong_answers_make_the_exit_code_1() -> None:
     assert "note: wrong answers, the first: request " in done.stdout
 
 
-def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("cat.jpeg", "image/jpeg"), ("CAT.WEBP", "image/webp"), ("cat.npy", "application/x-npy")],
+)
+def test_a_file_is_sent_as_it_is(tmp_path: Path, name: str, kind: str) -> None:
     """To any path of any server, as the type its name says; the answer is held against the first one."""
     seen = set()
 
@@ -101,13 +106,37 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
         seen.add((body, headers["content-type"], headers.get("key")))
         return 200, b'{"label": "cat"}', {}
 
-    (tmp_path / "cat.jpeg").write_bytes(b"\xff\xd8cat")
+    (tmp_path / name).write_bytes(b"\xff\xd8cat")
     with stub(picture, {}) as url:
-        done = bench(
-            url, *CLOSED, "--body", tmp_path / "cat.jpeg", "--path", "/classify", "--header", "Key: k"
-        )
+        done = bench(url, *CLOSED, "--body", tmp_path / name, "--path", "/classify", "--header", "Key: k")
     assert done.returncode == 0, done.stderr
-    assert seen == {(b"\xff\xd8cat", "image/jpeg", "k")}
+    assert seen == {(b"\xff\xd8cat", kind, "k")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("JPEG", "/v2/models/open/infer"),
+        ("WEBP", "/v2/models/open/infer"),
+        ("PNG", "/v1/models/open:predict"),
+    ],
+)
+@pytest.mark.parametrize("config", ["", "[classification]\ntop = 2\n"], ids=["numbers", "classes"])
+def test_a_picture_is_sent_to_a_model_that_takes_some(
+    repository: Path, tmp_path: Path, kind: str, path: str, config: str
+) -> None:
+    """Beside bare onnxruntime on tensors of the shape that it becomes; every answer is right."""
+    image = '[image]\ncolour = "L"\nresize = "stretch"\nsize = [8, 8]\n'
+    (repository / "open" / "model.toml").write_text(image + config)
+    (tmp_path / f"cat.{kind}").write_bytes(encoded(noise(40, 50, 3), kind))
+    done = bench(
+        repository, "--model", "open", "--shape", "1,1,8,8", *CLOSED, "--body", tmp_path / f"cat.{kind}",
+        "--path", path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    bare, *_, last = [line for line in done.stdout.splitlines() if line.startswith(("bare", "closed"))]
+    assert bare.startswith("bare, 1 thread")
+    assert last.startswith("closed, 2 callers") and last.split()[-3:] == ["0", "0", "0"]
 
 
 def test_samples_are_sent(repository: Path, tmp_path: Path) -> None:

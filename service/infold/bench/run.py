@@ -40,6 +40,8 @@ TICK_S = 0.5
 PROBE_CALLERS = (1, 8, 32)
 
 OCTETS = "application/octet-stream"
+# Of files that infold takes and that not every machine knows by name.
+TYPES = {".webp": "image/webp", ".npy": "application/x-npy"}
 
 
 def bench(plan: Plan, progress: Progress | None = None) -> Report:
@@ -154,7 +156,7 @@ class _Run:
             return [json_body(tensors) for tensors in requests]
         if plan.body == "binary":
             return [binary_body(tensors) for tensors in requests]
-        guessed = mimetypes.guess_type(plan.body)[0] or OCTETS
+        guessed = TYPES.get(Path(plan.body).suffix.lower()) or mimetypes.guess_type(plan.body)[0] or OCTETS
         try:
             content = Path(plan.body).read_bytes()
         except OSError as failure:
