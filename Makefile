@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 
-.PHONY: help setup serve test check bench bench-serving bench-folders clients frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test check bench bench-serving bench-codec bench-folders clients frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -81,6 +81,9 @@ bench-serving: $(VENV)/.dev ## Compare with other model servers; prints tables (
 	$(BIN)/python benchmarks/serving/peers.py
 	$(BIN)/python benchmarks/serving/run.py
 	$(BIN)/python benchmarks/serving/cold.py
+
+bench-codec: $(VENV)/.dev ## Time reading and writing tensors beside the fastest JSON libraries (ten minutes).
+	$(BIN)/python benchmarks/codec/run.py
 
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py

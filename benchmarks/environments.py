@@ -53,15 +53,14 @@ class Environment:
             return None
         if self._failure.exists():
             return self._failure.read_text().strip()
-        return None if self._versions.exists() else "not set up: run peers.py"
+        return "not set up: run peers.py" if self._lacks_some else None
 
     def versions(self) -> dict[str, str]:
         """What of the requirements was installed in the end; empty where nothing was."""
         if self.is_own or not self._versions.exists():
             return {}
         found: dict[str, str] = json.loads(self._versions.read_text())
-        wanted = (re.split(r"[=<>\[]", each)[0] for each in self.requirements)
-        return {each: found[each.lower()] for each in wanted if each.lower() in found}
+        return {each: found[each.lower()] for each in self._wanted if each.lower() in found}
 
     def version(self) -> str:
         """The peer's version as installed; empty for the project's own environment."""
@@ -69,11 +68,12 @@ class Environment:
 
     def set_up(self) -> str | None:
         """Make the environment; the reason if that fails."""
-        if self.is_own or self._versions.exists():
+        if self.is_own or not self._lacks_some:
             return None
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._failure.unlink(missing_ok=True)
-        venv.create(self.folder, with_pip=True, clear=self.folder.exists())
+        if not self._versions.exists():
+            venv.create(self.folder, with_pip=True, clear=self.folder.exists())
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check"]
         done = subprocess.run(
             [*pip, "install", "--quiet", *self.requirements], capture_output=True, text=True, cwd=ROOT
@@ -87,6 +87,16 @@ class Environment:
         versions = {each["name"].lower(): each["version"] for each in json.loads(listing.stdout)}
         self._versions.write_text(json.dumps(versions, indent=1))
         return None
+
+    @property
+    def _wanted(self) -> list[str]:
+        """Names of the requirements."""
+        return [re.split(r"[=<>\[]", each)[0] for each in self.requirements]
+
+    @property
+    def _lacks_some(self) -> bool:
+        """Nothing is installed, or it was before a requirement was added."""
+        return len(self.versions()) < len(self._wanted)
 
     @property
     def _failure(self) -> Path:

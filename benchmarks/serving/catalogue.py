@@ -14,6 +14,17 @@ from pathlib import Path
 
 WORK = Path(__file__).parents[2] / "build" / "serving"
 MODELS = WORK / "models"
+# As torchvision prepares photographs for networks of 224 x 224: Resize(256), CenterCrop(224), and the
+# mean and deviation of ImageNet. Without [classification] the answer is all numbers of the output.
+TORCHVISION = """\
+[image]
+resize = "shorter"
+size = [256]
+crop = [224]
+scale = 0.00392156862745098  # 1 / 255
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+"""
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class Network:
     name: str
     shape: tuple[int, ...]  # of one input, without the batch axis
     tolerance: float = 1e-3  # of an answer, as a part of the largest output
+    config: str = ""  # its model.toml; with an [image] section it is asked about the photograph too
 
     @property
     def file(self) -> Path:
@@ -34,7 +46,7 @@ NETWORKS = {
     each.name: each
     for each in (
         Network("tiny", (64,)),
-        Network("mobilenetv2", (3, 224, 224)),
+        Network("mobilenetv2", (3, 224, 224), config=TORCHVISION),
         Network("resnet50", (3, 224, 224)),
         # One step of the last scale is nearly a hundredth of the largest output.
         Network("resnet50_int8", (3, 224, 224), tolerance=0.01),
@@ -43,7 +55,7 @@ NETWORKS = {
 
 
 def repository(names: Sequence[str]) -> Path:
-    """A model repository with just these networks."""
+    """A model repository with just these networks, and a model.toml for those that have one."""
     folder = WORK / "repositories" / "+".join(names)
     for name in names:
         source, target = NETWORKS[name].file, folder / name / "1" / "model.onnx"
@@ -54,4 +66,6 @@ def repository(names: Sequence[str]) -> Path:
                 os.link(source, target)
             except OSError:
                 shutil.copy2(source, target)
+        if config := NETWORKS[name].config:
+            (folder / name / "model.toml").write_text(config)
     return folder

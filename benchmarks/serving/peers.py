@@ -17,20 +17,20 @@ from environments import ROOT, Environment
 __all__ = ["BENTOML", "LITSERVE", "MLSERVER", "MOSEC", "OWN", "PEERS", "RAY", "ROOT", "Environment"]
 
 ENVIRONMENTS = ROOT / "build" / "peers-serving"
-RUNTIME, NUMPY = "onnxruntime==1.31.1", "numpy==2.4.6"
+RUNTIME = ("onnxruntime==1.31.1", "numpy==2.4.6", "pillow==13.0.0")
 HTTP = ("uvloop==0.23.0", "httptools==0.9.0")
 
 OWN = Environment(ENVIRONMENTS / "own")
 # Multipart bodies are LitServe's only way to take bytes, and it does not install their parser.
 LITSERVE = Environment(
-    ENVIRONMENTS / "litserve", ("litserve==0.2.19", "python-multipart==0.0.34", *HTTP, RUNTIME, NUMPY)
+    ENVIRONMENTS / "litserve", ("litserve==0.2.19", "python-multipart==0.0.34", *HTTP, *RUNTIME)
 )
 # As installed BentoML answers over asyncio and h11; uvicorn takes these two where they are found.
-BENTOML = Environment(ENVIRONMENTS / "bentoml", ("bentoml==1.4.39", *HTTP, RUNTIME, NUMPY))
-MOSEC = Environment(ENVIRONMENTS / "mosec", ("mosec==0.9.8", RUNTIME, NUMPY))
-RAY = Environment(ENVIRONMENTS / "ray", ("ray[serve]==2.60.0", "orjson==3.13.0", *HTTP, RUNTIME, NUMPY))
+BENTOML = Environment(ENVIRONMENTS / "bentoml", ("bentoml==1.4.39", *HTTP, *RUNTIME))
+MOSEC = Environment(ENVIRONMENTS / "mosec", ("mosec==0.9.8", *RUNTIME))
+RAY = Environment(ENVIRONMENTS / "ray", ("ray[serve]==2.60.0", "orjson==3.13.0", *HTTP, *RUNTIME))
 # Its processes do not start with a newer uvloop.
-MLSERVER = Environment(ENVIRONMENTS / "mlserver", ("mlserver==1.7.1", "uvloop==0.21.0", RUNTIME, NUMPY))
+MLSERVER = Environment(ENVIRONMENTS / "mlserver", ("mlserver==1.7.1", "uvloop==0.21.0", *RUNTIME))
 
 PEERS = (MOSEC, LITSERVE, BENTOML, MLSERVER, RAY)
 

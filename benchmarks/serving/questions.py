@@ -40,4 +40,5 @@ def question(network: str, wrapping: str, path: str, check: str) -> Question:
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
     request = FOLDER / f"{network}.{wrapping}.{path.strip('/').replace('/', '-')}.http"
     request.write_bytes(head.encode() + content)
-    return Question(request, FOLDER / f"{network}.expected", check, NETWORKS[network].tolerance)
+    expected = FOLDER / f"{network}.{wrapping}.expected"
+    return Question(request, expected, check, NETWORKS[network].tolerance)

@@ -23,6 +23,11 @@ all servers in turn, so a busy minute bothers all alike.
 - **others**: cores that neither the server nor the load generator used. Above 0.1, compare
   answers per CPU second only, and read no target that is about time.
 
+Bodies called JPEG are one photograph of 640x480, which every server decodes, resizes, crops and
+normalizes as torchvision's users do before it runs the network; all of them do it with Pillow. The
+bare loop beside them runs on tensors that are ready, so a share tells what a picture costs on top,
+and cannot come near 1.
+
 The load generator runs on the same cores, and takes 0.02 to 0.5 of one. On the tiny network the
 bare loop batches 32 inputs in a run, so its shares say little; compare with the rows called bare
 ASGI there: uvicorn without a framework, which is the most that Python over HTTP can reach.
@@ -53,7 +58,7 @@ from measure import Running, ServerError
 from questions import prepare
 from results import Cell, Results, Round, Row
 from specials import OPEN, PAIR, measure_specials
-from tables import tables
+from tables import BODIES, tables
 
 from servers import SERVERS, Server
 
@@ -61,10 +66,14 @@ LEAST_SERVERS = 5
 WARMUP_S = 0.5
 CELLS = tuple(
     Cell(network, body, concurrency)
-    for network, many in (("tiny", 32), ("mobilenetv2", 8), ("resnet50", 8), ("resnet50_int8", 8))
-    for body in ("binary", "json")
+    for network, many, bodies in (
+        ("tiny", 32, ("binary", "json")),
+        ("mobilenetv2", 8, ("binary", "json", "jpeg")),
+        ("resnet50", 8, ("binary", "json")),
+        ("resnet50_int8", 8, ("binary",)),
+    )
+    for body in bodies
     for concurrency in (1, many)
-    if network != "resnet50_int8" or body == "binary"
 )
 QUICK = (Cell("tiny", "json", 1), Cell("tiny", "json", 32))
 
@@ -137,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare infold with other model servers.")
     parser.add_argument("--network", nargs="*", choices=list(NETWORKS), metavar="NAME")
     parser.add_argument("--server", nargs="*", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--body", nargs="*", choices=["json", "binary"], metavar="KIND", help="json, binary")
+    parser.add_argument("--body", nargs="*", choices=list(BODIES), metavar="KIND", help=", ".join(BODIES))
     parser.add_argument("--concurrency", nargs="*", type=int, metavar="N", help="callers at once")
     parser.add_argument("--rounds", type=int, default=None, help="default: 3, with --quick 2")
     parser.add_argument(

@@ -29,6 +29,7 @@ class Wire:
 
 PLAIN_JSON = Wire("plain_json", "/json", NUMBERS)
 RAW = Wire("raw", "/raw", "binary")
+PICTURE = Wire("jpeg", "/jpeg", NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Server:
     name: str
     environment: Environment
     command: tuple[str, ...]
-    wires: dict[str, Wire]  # by kind of body: json, binary
+    wires: dict[str, Wire]  # by kind of body: json, binary, jpeg
     ready: str = "/ready"
     workers: int = 1
     variables: dict[str, str] = field(default_factory=dict)
@@ -79,10 +80,14 @@ class Server:
 
 
 INFOLD = ("{python}", "-m", "infold", "serve", "{repository}", "--port", "{port}", "--log-level", "warning")
-INFOLD_WIRES = {"json": Wire("v2_json", V2, NUMBERS), "binary": Wire("v2_binary", V2, "binary")}
+INFOLD_WIRES = {
+    "json": Wire("v2_json", V2, NUMBERS),
+    "binary": Wire("v2_binary", V2, "binary"),
+    "jpeg": Wire("jpeg", V2, NUMBERS),
+}
 INFOLD_PATH = {"PYTHONPATH": str(ROOT / "service")}
 FLOOR, PLAIN = ("{python}", "{apps}/floor.py"), ("{python}", "{apps}/plain.py")
-BOTH = {"json": PLAIN_JSON, "binary": RAW}
+ALL = {"json": PLAIN_JSON, "binary": RAW, "jpeg": PICTURE}
 MOSEC_COMMAND = (
     "{python}", "{apps}/mosec_app.py", "--address", "127.0.0.1", "--port", "{port}",
     "--timeout", "60000", "--log-level", "warning",
@@ -90,11 +95,15 @@ MOSEC_COMMAND = (
 MOSEC_WIRES = {
     "json": Wire("plain_json", "/inference", NUMBERS),
     "binary": Wire("raw", "/inference", "binary"),
+    "jpeg": Wire("jpeg", "/inference", NUMBERS),
 }
 LITSERVE_WIRES = {
     "json": Wire("plain_json", "/predict", NUMBERS),
     "binary": Wire("multipart", "/predict", "binary"),
+    "jpeg": Wire("jpeg_form", "/predict", NUMBERS),
 }
+MLSERVER_COMMAND = ("{python}", "{apps}/mlserver_app.py", "{work}/mlserver")
+MLSERVER_WIRES = {"json": Wire("v2_json", V2, NUMBERS), "jpeg": Wire("jpeg_base64", V2, NUMBERS)}
 BENTO_COMMAND = ("{bin}/bentoml", "serve", "bentoml_app:Bench", "--host", "127.0.0.1", "--port", "{port}",
          "--working-dir", "{apps}")  # fmt: skip
 
@@ -103,25 +112,24 @@ SERVERS = (
            variables=INFOLD_PATH, is_peer=False, is_quick=True),
     Server("infold, 2 workers", OWN, (*INFOLD, "--workers", "2"), INFOLD_WIRES, "/v2/health/ready", 2,
            INFOLD_PATH, is_peer=False),
-    Server("bare ASGI", OWN, FLOOR, BOTH, is_peer=False, is_quick=True,
+    Server("bare ASGI", OWN, FLOOR, ALL, is_peer=False, is_quick=True,
            note="floor: uvicorn, no framework, runs on the event loop"),
-    Server("bare ASGI, 2 workers", OWN, FLOOR, BOTH, workers=2, is_peer=False, note="the same twice"),
-    Server("bare ASGI, 2 threads", OWN, FLOOR, BOTH, variables={"BENCH_THREADS": "2"}, is_peer=False,
+    Server("bare ASGI, 2 workers", OWN, FLOOR, ALL, workers=2, is_peer=False, note="the same twice"),
+    Server("bare ASGI, 2 threads", OWN, FLOOR, ALL, variables={"BENCH_THREADS": "2"}, is_peer=False,
            note="floor of one process: one session, runs on two threads"),
-    Server("plain", OWN, PLAIN, BOTH, is_peer=False, is_quick=True,
+    Server("plain", OWN, PLAIN, ALL, is_peer=False, is_quick=True,
            note="FastAPI and pydantic, session as onnxruntime makes it"),
-    Server("plain, 2 workers", OWN, PLAIN, BOTH, workers=2, is_peer=False),
+    Server("plain, 2 workers", OWN, PLAIN, ALL, workers=2, is_peer=False),
     Server("mosec", MOSEC, MOSEC_COMMAND, MOSEC_WIRES, "/metrics", 2),
     Server("mosec, batches", MOSEC, MOSEC_COMMAND, MOSEC_WIRES, "/metrics", 2, {"BENCH_BATCH": "8"},
            note="up to 8, waits up to 2 ms"),
     Server("LitServe", LITSERVE, ("{python}", "{apps}/litserve_app.py"),
            LITSERVE_WIRES, "/health", 2, note="bytes as an uploaded file; it has no other way"),
-    Server("BentoML", BENTOML, BENTO_COMMAND, BOTH, "/readyz", 2),
-    Server("MLServer", MLSERVER, ("{python}", "{apps}/mlserver_app.py", "{work}/mlserver"),
-           {"json": Wire("v2_json", V2, NUMBERS)}, "/v2/health/ready", note="JSON only over HTTP"),
-    Server("MLServer, 2 workers", MLSERVER, ("{python}", "{apps}/mlserver_app.py", "{work}/mlserver"),
-           {"json": Wire("v2_json", V2, NUMBERS)}, "/v2/health/ready", 2),
-    Server("Ray Serve", RAY, ("{python}", "{apps}/ray_app.py"), BOTH, "/-/healthz", 2,
+    Server("BentoML", BENTOML, BENTO_COMMAND, ALL, "/readyz", 2),
+    Server("MLServer", MLSERVER, MLSERVER_COMMAND, MLSERVER_WIRES, "/v2/health/ready",
+           note="JSON only over HTTP, pictures as base64 in it"),
+    Server("MLServer, 2 workers", MLSERVER, MLSERVER_COMMAND, MLSERVER_WIRES, "/v2/health/ready", 2),
+    Server("Ray Serve", RAY, ("{python}", "{apps}/ray_app.py"), ALL, "/-/healthz", 2,
            {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_USAGE_STATS_ENABLED": "0"},
            note="with its throughput switches and HAProxy"),

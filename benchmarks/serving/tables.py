@@ -12,7 +12,7 @@ HEADS = (
     "server", "answers/s", "of bare", "answers/CPU s", "of bare", "p50 ms", "p99 ms", "MiB", "ready s",
     "others", "",
 )  # fmt: skip
-BODIES = {"json": "JSON", "binary": "binary"}
+BODIES = {"json": "JSON", "binary": "binary", "jpeg": "JPEG 640x480"}
 
 
 def tables(results: Results, *, is_whole: bool) -> str:

@@ -10,11 +10,12 @@ from bentoml.validators import ContentType
 from model import WORKERS, Model
 
 OctetStream = Annotated[Path, ContentType("application/octet-stream")]
+Jpeg = Annotated[Path, ContentType("image/jpeg")]
 
 
 @bentoml.service(workers=WORKERS, traffic={"timeout": 60})
 class Bench:
-    """JSON and bytes on routes of their own."""
+    """JSON, bytes and pictures on routes of their own."""
 
     def __init__(self) -> None:
         self.model = Model()
@@ -23,6 +24,11 @@ class Bench:
     def json(self, data: list[float]) -> dict[str, list[float]]:
         """JSON in and out."""
         return {"data": self.model.run(self.model.of_numbers(data)).ravel().tolist()}
+
+    @bentoml.api
+    def jpeg(self, content: Jpeg, /) -> dict[str, list[float]]:
+        """A picture in, JSON out."""
+        return {"data": self.model.run(self.model.of_picture(content.read_bytes())).ravel().tolist()}
 
     @bentoml.api
     def raw(self, content: OctetStream, /, context: bentoml.Context) -> OctetStream:

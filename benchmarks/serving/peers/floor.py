@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import orjson
 from model import PORT, WORKERS, Model
+from numpy.typing import NDArray
 
 THREADS = int(os.environ.get("BENCH_THREADS", "0"))
 JSON, RAW = b"application/json", b"application/octet-stream"
@@ -23,12 +25,19 @@ def make() -> Callable[..., Awaitable[None]]:
     model = Model()
     pool = ThreadPoolExecutor(THREADS) if THREADS else None
 
-    def of_json(body: bytes) -> bytes:
-        y = model.run(model.of_numbers(orjson.loads(body)["data"]))
+    def as_json(y: NDArray[np.float32]) -> bytes:
         return orjson.dumps({"data": y.ravel()}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def of_json(body: bytes) -> bytes:
+        return as_json(model.run(model.of_numbers(orjson.loads(body)["data"])))
+
+    def of_jpeg(body: bytes) -> bytes:
+        return as_json(model.run(model.of_picture(body)))
 
     def of_raw(body: bytes) -> bytes:
         return model.run(model.of_bytes(body)).tobytes()
+
+    answers = {"/json": (of_json, JSON), "/jpeg": (of_jpeg, JSON), "/raw": (of_raw, RAW)}
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -40,7 +49,7 @@ def make() -> Callable[..., Awaitable[None]]:
             if not message.get("more_body"):
                 break
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        answer, kind = (of_json, JSON) if scope["path"] == "/json" else (of_raw, RAW)
+        answer, kind = answers.get(scope["path"], (of_raw, RAW))
         if scope["method"] == "GET":
             content = b"ready"
         elif pool is None:

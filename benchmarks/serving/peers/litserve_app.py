@@ -1,4 +1,4 @@
-"""LitServe: one API process, workers with a session each; bytes come as an uploaded file."""
+"""LitServe: one API process, workers with a session each; bytes and pictures come as an uploaded file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Api(litserve.LitAPI):
         """LitServe has parsed the JSON or the form already."""
         if BODY == "json":
             return self.model.of_numbers(request["data"])
-        return self.model.of_bytes(request["data"].file.read())
+        content = request["data"].file.read()
+        return self.model.of_picture(content) if BODY == "jpeg" else self.model.of_bytes(content)
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """One request."""
         return self.model.run(x)
 
     def encode_response(self, output: NDArray[np.float32]) -> Any:
-        """Numbers as JSON, bytes as they are."""
-        if BODY == "json":
-            return {"data": output.ravel().tolist()}
-        return Response(output.tobytes(), media_type="application/octet-stream")
+        """Bytes as they are, the rest as JSON."""
+        if BODY == "binary":
+            return Response(output.tobytes(), media_type="application/octet-stream")
+        return {"data": output.ravel().tolist()}
 
 
 # LitServe hands over whole requests only where the annotation says Request.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import Base64Codec, NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
@@ -27,8 +27,12 @@ class OnnxModel(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """One request."""
-        x = NumpyCodec.decode_input(payload.inputs[0])
-        y = self._model.run(x.astype("float32", copy=False))
+        (given,) = payload.inputs
+        if given.datatype == "BYTES":
+            x = self._model.of_picture(Base64Codec.decode_input(given)[0])
+        else:
+            x = NumpyCodec.decode_input(given).astype("float32", copy=False)
+        y = self._model.run(x)
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("y", y)])
 
 

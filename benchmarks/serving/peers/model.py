@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 PORT = int(os.environ.get("BENCH_PORT", "0"))
 WORKERS = int(os.environ.get("BENCH_WORKERS", "1"))
-BODY = os.environ.get("BENCH_BODY", "json")  # or binary: some peers settle it at the start
+BODY = os.environ.get("BENCH_BODY", "json")  # or binary, jpeg: some peers settle it at the start
 BATCH = int(os.environ.get("BENCH_BATCH", "1"))
 
 
@@ -35,6 +35,12 @@ class Model:
     def of_bytes(self, content: bytes) -> NDArray[np.float32]:
         """A batch from float32 values and nothing else."""
         return np.frombuffer(content, np.float32).reshape(-1, *self.shape)
+
+    def of_picture(self, content: bytes) -> NDArray[np.float32]:
+        """A batch from a JPEG."""
+        from picture import tensor_of  # here, so that Pillow is no part of the memory where nobody needs it
+
+        return tensor_of(content)
 
     def of_numbers(self, numbers: Sequence[float]) -> NDArray[np.float32]:
         """A batch from one flat list."""

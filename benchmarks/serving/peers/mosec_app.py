@@ -48,9 +48,28 @@ class OfBytes(Worker):
         return self.model.run(data) if BATCH == 1 else list(self.model.run(np.concatenate(data)))
 
 
+class OfPictures(Worker):
+    """A picture in, JSON out."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+
+    def deserialize(self, data: bytes) -> NDArray[np.float32]:
+        """The picture of one request."""
+        return self.model.of_picture(data)
+
+    def forward(self, data: Any) -> Any:
+        """One request, or as many as were put together."""
+        if BATCH == 1:
+            return {"data": self.model.run(data).ravel().tolist()}
+        return [{"data": y.tolist()} for y in self.model.run(np.concatenate(data))]
+
+
+WORKER = {"json": OfJson, "binary": OfBytes, "jpeg": OfPictures}[BODY]
+
 if __name__ == "__main__":
     os.environ.setdefault("MOSEC_TIMEOUT", "60000")
     server = Server()
     wait = {"max_wait_time": MAX_WAIT_MS} if BATCH > 1 else {}
-    server.append_worker(OfJson if BODY == "json" else OfBytes, num=WORKERS, max_batch_size=BATCH, **wait)
+    server.append_worker(WORKER, num=WORKERS, max_batch_size=BATCH, **wait)
     server.run()

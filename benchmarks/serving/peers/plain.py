@@ -46,5 +46,11 @@ def of_raw(content: Annotated[bytes, Depends(content_of)]) -> Response:
     return Response(model.run(model.of_bytes(content)).tobytes(), media_type="application/octet-stream")
 
 
+@app.post("/jpeg")
+def of_jpeg(content: Annotated[bytes, Depends(content_of)]) -> Numbers:
+    """A picture in, JSON out."""
+    return Numbers(data=model.run(model.of_picture(content)).ravel().tolist())
+
+
 if __name__ == "__main__":
     uvicorn.run("plain:app", port=PORT, workers=WORKERS, log_level="warning", access_log=False)

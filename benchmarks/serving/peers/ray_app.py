@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 @serve.deployment(num_replicas=WORKERS, max_ongoing_requests=100, ray_actor_options={"num_cpus": 0.5})
 class Bench:
-    """Any path but /json takes bytes."""
+    """Any path but /json and /jpeg takes bytes."""
 
     def __init__(self) -> None:
         self.model = Model()
@@ -26,10 +26,14 @@ class Bench:
             return Response(b"ready")
         body = await request.body()
         if request.url.path == "/json":
-            y = self.model.run(self.model.of_numbers(orjson.loads(body)["data"]))
-            return Response(orjson.dumps({"data": y.ravel().tolist()}), media_type="application/json")
-        y = self.model.run(self.model.of_bytes(body))
-        return Response(y.tobytes(), media_type="application/octet-stream")
+            x = self.model.of_numbers(orjson.loads(body)["data"])
+        elif request.url.path == "/jpeg":
+            x = self.model.of_picture(body)
+        else:
+            y = self.model.run(self.model.of_bytes(body))
+            return Response(y.tobytes(), media_type="application/octet-stream")
+        y = self.model.run(x)
+        return Response(orjson.dumps({"data": y.ravel().tolist()}), media_type="application/json")
 
 
 if __name__ == "__main__":
