@@ -294,11 +294,17 @@ class ShapeError(InvalidInputError):
 
 
 class HalfInJsonError(InvalidInputError):
-    """A tensor of 16-bit floats comes or would go as JSON, where that is not allowed."""
+    """A tensor of 16-bit floats comes or would go as JSON, where that is not allowed.
 
-    def __init__(self, place: str, datatype: str, what: str) -> None:
-        detail = f"sending {datatype} data via JSON is not supported. Please use the binary data format for"
-        super().__init__(place, f"{detail} {what}")
+    Attributes:
+        role: `input` or `output`.
+    """
+
+    def __init__(self, place: str, role: str, name: str, datatype: str) -> None:
+        self.role = role
+        self.name = name
+        self.datatype = datatype
+        super().__init__(place, f"{role} '{name}' of {datatype} has no JSON here; bytes have")
 
 
 class MalformedBodyError(RequestError):
@@ -357,12 +363,17 @@ class ModelNotFoundError(RequestError):
 
 
 class ModelNotReadyError(RequestError):
-    """The model is known, but cannot answer at present."""
+    """The model is known, but cannot answer at present.
 
-    def __init__(self, model: str, version: int | None, state: str) -> None:
+    Attributes:
+        is_of_version: That very version was asked for.
+    """
+
+    def __init__(self, model: str, version: int | None, state: str, *, is_of_version: bool = False) -> None:
         self.model = model
         self.version = version
         self.state = state
+        self.is_of_version = is_of_version
         what = f"model '{model}'" if version is None else f"model '{model}' version {version}"
         super().__init__(f"{what} is not ready: {state}")
 

@@ -9,6 +9,7 @@ import pytest
 
 from infold.bench.answers import Judge, difference, read_answer
 from infold.bench.outcomes import Kind, Outcomes
+from infold.tensors import BFLOAT16
 
 
 def v2(data: object, datatype: str = "FP32", shape: tuple[int, ...] = (2,)) -> bytes:
@@ -103,3 +104,15 @@ def test_a_wrong_answer_is_found_when_it_is_settled_and_at_once_when_seen_again(
     judge.see(outcomes, outcomes.add(0, 1, Kind.RIGHT), 0, (None, v2([1, 3])))
     assert list(outcomes.kinds) == [Kind.RIGHT, Kind.WRONG, Kind.RIGHT, Kind.WRONG]
     assert judge.first_wrong is not None and "request 1: 'y' is off by 1" in judge.first_wrong
+
+
+def test_bfloat16_is_read_and_may_differ_by_a_step() -> None:
+    """Sums in another order fall to the one or the other side; two steps are too much."""
+    right = np.array([1.0, 256.0]).astype(BFLOAT16)
+    raw = {"name": "y", "datatype": "BF16", "shape": [2], "parameters": {"binary_data_size": 4}}
+    text = json.dumps({"model_name": "m", "outputs": [raw]}).encode()
+    for answer in ((len(text), text + right.tobytes()), (None, v2([1, 256], "BF16"))):
+        found = read_answer(answer)
+        assert (found["y"].dtype, found["y"].tobytes()) == (BFLOAT16, right.tobytes())
+    assert difference({"y": right}, {"y": np.array([1.0, 258.0]).astype(BFLOAT16)}) is None
+    assert "off by" in str(difference({"y": right}, {"y": np.array([1.0, 260.0]).astype(BFLOAT16)}))

@@ -82,6 +82,18 @@ def test_the_binary_extension_is_spoken() -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("body", ["json", "binary"])
+def test_a_model_of_bfloat16_is_loaded_in_both_forms(tmp_path: Path, body: str) -> None:
+    """Every answer is right."""
+    folder = tmp_path / "models" / "halves" / "1"
+    folder.mkdir(parents=True)
+    text = "g (bfloat16[batch, 4] x) => (bfloat16[batch, 4] y) { y = Identity(x) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>\n{text}')
+    onnx.save(model, str(folder / "model.onnx"))
+    done = bench(tmp_path / "models", *CLOSED, "--body", body)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
 def test_wrong_answers_make_the_exit_code_1() -> None:
     """And are in the table, with the first one told."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from infold.bench.requests import Body, binary_body, framed, json_body, request_tensors
 from infold.bench.target import Address, address_of
 from infold.errors import ConfigError, SamplesError
-from infold.tensors import Signature, TensorSpec
+from infold.rest.v2 import decode_infer
+from infold.tensors import BFLOAT16, Signature, Tensors, TensorSpec
 
 F32, STRINGS = np.dtype(np.float32), np.dtype(np.object_)
 
@@ -128,3 +130,15 @@ def test_a_url_may_have_a_prefix() -> None:
     """For a server behind a proxy."""
     assert address_of("http://[::1]:81/base/") == Address("::1", 81, "/base")
     assert address_of("http://host").port == 80
+
+
+@pytest.mark.parametrize("body_of", [json_body, binary_body])
+def test_bfloat16_is_drawn_and_sent_either_way(body_of: Callable[[Tensors], Body]) -> None:
+    """The service reads from it what was drawn."""
+    wanted = signature((None, 3), dtype=BFLOAT16)
+    tensors = request_tensors(wanted, None, {}, 2)[0]
+    assert (tensors["x"].dtype, tensors["x"].shape) == (BFLOAT16, (2, 3))
+    body = body_of(tensors)
+    length = body.headers.get("Inference-Header-Content-Length")
+    request = decode_infer(body.content, None if length is None else int(length), wanted)
+    assert request.tensors["x"].tobytes() == tensors["x"].tobytes()

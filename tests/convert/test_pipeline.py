@@ -19,6 +19,7 @@ from infold import __version__
 from infold.convert import Sampling, convert, convert_to_repository, verdict, verify
 from infold.errors import ProofError, SamplesError, SourceError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
+from infold.tensors import BFLOAT16
 from oracle import assert_equal_within_rounding, run
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -357,6 +358,26 @@ def test_golden_answers_are_the_unfolded_model_s(tmp_path: Path) -> None:
         assert set(golden.files) == {"in.x", "out.y"}
         assert golden["in.x"].shape == (4, 2, 6, 6)
         assert (run(conv_norm(), {"x": golden["in.x"]})[0] == golden["out.y"]).all()
+
+
+def test_a_model_that_takes_and_gives_bfloat16_is_proven_and_has_golden_answers(tmp_path: Path) -> None:
+    """On onnxruntime itself; its golden file is good for proving it again."""
+    between_casts = model(
+        """g (bfloat16[n,3] x) => (bfloat16[n,4] y) {
+            f = Cast <to=1> (x)  h = Gemm (f, w, b)
+            z = BatchNormalization (h, gamma, beta, mean, variance)  y = Cast <to=16> (z) }""",
+        {"w": normal(3, 4, seed=3), "b": normal(4, seed=4), **norm(4)},
+    )
+    source = save(between_casts, tmp_path)
+    done = convert_to_repository(source, tmp_path / "models", "halves")
+    assert done.report.all_folded
+    assert done.proof is not None
+    assert done.proof.oracle.startswith("onnxruntime")
+    golden = done.destination.with_name("golden.npz")
+    _, again = verify(source, done.destination, Sampling(golden))
+    assert again.passed
+    assert again.samples["x"].dtype == BFLOAT16
+    assert again.samples["x"].shape == (4, 3)
 
 
 def test_golden_answers_of_a_model_without_a_batch_axis_are_whole(tmp_path: Path) -> None:

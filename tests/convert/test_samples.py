@@ -10,7 +10,7 @@ import pytest
 from graphs import model
 from infold.convert.samples import OPEN_SPACE, ROWS, draw_samples, load_samples, signature_of
 from infold.errors import SamplesError
-from infold.tensors import Array, Signature
+from infold.tensors import BFLOAT16, Array, Signature
 
 
 def signature(inputs: str) -> Signature:
@@ -245,3 +245,12 @@ def test_a_drawn_shape_without_rows_proves_nothing() -> None:
     """... and so would one that was asked for."""
     with pytest.raises(SamplesError):
         draw_samples(signature(IMAGE), {"x": (0, 3, 8, 8)})
+
+
+def test_bfloat16_survives_a_file_that_does_not_know_it(tmp_path: Path) -> None:
+    """It is kept as nameless pairs; wider floats are rounded to it."""
+    wanted = signature("bfloat16[N,2] x")
+    pairs = X.astype(BFLOAT16) * BFLOAT16.type(1.5)
+    for array in (pairs, pairs.astype(np.float32), pairs.astype(np.float64)):
+        loaded = load_samples(npz(tmp_path, x=array), wanted)["x"]
+        assert (loaded.dtype, loaded.tobytes()) == (BFLOAT16, pairs.tobytes())

@@ -34,6 +34,30 @@ NUMERIC = [name for name in DTYPES if name != "BYTES"]
         ("[70000.0]", "FP16", "data[0]: 70000.0 does not fit FP16"),
         ("[1, 2", "FP32", "data: not valid JSON"),
         ("[NaN]", "FP32", "data: not valid JSON"),
+        ("[1, Infinity]", "FP64", "data: not valid JSON"),
+        ("[-Infinity]", "BF16", "data: not valid JSON"),
+        ("[null]", "BOOL", "data[0]: null is no BOOL"),
+        ("[[1, 2], [3, null]]", "UINT64", "data[1][1]: null is no UINT64"),
+        ("[null]", "BYTES", "data[0]: null is no BYTES"),
+        ("[0.5, 1e400]", "FP32", "data[1]: 1e400 does not fit FP32"),
+        ("[[0.5], [-1E+400]]", "FP64", "data[1][0]: -1E+400 does not fit FP64"),
+        ("1e999", "BF16", "data: 1e999 does not fit BF16"),
+        ("[3, 1e400]", "INT8", "data[1]: 1e400 does not fit INT8"),
+        ("[3, 18446744073709551615, 1e400]", "UINT64", "data[2]: 1e400 does not fit UINT64"),
+        ("[1e400, 18446744073709551616]", "BOOL", "data[0]: 1e400 is no BOOL"),
+        ("[18446744073709551616, 1e400]", "UINT64", "data[0]: 1.8446744073709552e+19 does not fit UINT64"),
+        ("[-9223372036854775808, 1e400]", "INT64", "data[1]: 1e400 does not fit INT64"),
+        ("[-9223372036854775809, 1e400]", "INT64", "data[0]: -9.223372036854776e+18 does not fit INT64"),
+        ("[9223372036854775807, 1e400]", "INT64", "data[1]: 1e400 does not fit INT64"),
+        ("[1.5, 1e400]", "INT64", "data[0]: 1.5 is no INT64"),
+        ('["1e400", 1e400]', "BYTES", "data[1]: 1e400 is no BYTES"),
+        ('[{"a": 1e400}]', "FP32", 'data[0]: {"a":"1e400"} is no FP32'),
+        ("[1" + "0" * 400 + "]", "FP32", "data[0]: 1" + "0" * 39 + " does not fit FP32"),
+        ("[[1], [1e400, 2]]", "FP32", "data[1][0]: 1e400 does not fit FP32"),
+        ("[1e400, NaN]", "FP32", "data: not valid JSON"),
+        ("[1e400", "FP32", "data: not valid JSON"),
+        ("[01]", "FP32", "data: not valid JSON"),
+        ("[1e400, 01]", "FP32", "data: not valid JSON"),
         ("[[1, 2], [3]]", "FP32", "data[1]: rows differ in length"),
         ("[[1], 2]", "FP32", "data[1]: rows differ in length"),
         ("[[[1]], [[2], [3]]]", "INT32", "data[1]: rows differ in length"),
@@ -88,6 +112,48 @@ def test_only_what_json_cannot_say_is_counted() -> None:
     text = encode_json([json_ready(floats), json_ready(words)])
     assert count_nulls(text, [floats, words]) == 2
     assert count_nulls(encode_json(json_ready(words)), [words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("datatype", "fits", "does_not"),
+    [
+        ("FP16", 65519.999, 65520.0),
+        ("BF16", float.fromhex("0x1.feffffffffffp127"), float.fromhex("0x1.ffp127")),
+        ("FP32", float.fromhex("0x1.fffffefffffffp127"), float.fromhex("0x1.ffffffp127")),
+        ("FP64", sys.float_info.max, float("inf")),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_rounds_to_the_largest_number_fits(
+    datatype: str, fits: float, does_not: float, sign: int
+) -> None:
+    """And is not blamed for what is wrong behind it."""
+    dtype, shown = DTYPES[datatype], "1e400" if does_not == float("inf") else repr(does_not)
+    assert np.isfinite(decode_array(f"[{sign * fits!r}]".encode(), dtype, "data").astype(float)).all()
+    with pytest.raises(InvalidInputError, match=r"^data\[1\]: true is no"):
+        decode_array(f"[{sign * fits!r}, true]".encode(), dtype, "data")
+    with pytest.raises(InvalidInputError, match=r"^data\[0\]: .* does not fit"):
+        decode_array(f"[{'-' if sign < 0 else ''}{shown}, true]".encode(), dtype, "data")
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16", "FP32", "FP64"])
+@pytest.mark.parametrize("spaces", [0, 3000], ids=["short", "long"])
+def test_zero_keeps_its_sign(datatype: str, spaces: int) -> None:
+    """In and out."""
+    array = decode_array(b"[-0.0,%s 0.0, -0.0e7]" % (b" " * spaces), DTYPES[datatype], "data")
+    assert np.signbit(array.astype(np.float64)).tolist() == [True, False, True]
+    assert encode_json(json_ready(array)) == b"[-0.0,0.0,-0.0]"
+    assert encode_json(json_ready(array[0])) == b"-0.0"
+
+
+@pytest.mark.parametrize("spaces", [0, 3000], ids=["short", "long"])
+def test_the_largest_integers_are_exact(spaces: int) -> None:
+    """Beyond what a float64 holds."""
+    for datatype, values in (("UINT64", [2**64 - 1, 2**53 + 1]), ("INT64", [-(2**63), 2**63 - 1])):
+        text = f"[{values[0]},{' ' * spaces}{values[1]}]".encode()
+        array = decode_array(text, DTYPES[datatype], "data")
+        assert array.tolist() == values
+        assert orjson.loads(encode_json(json_ready(array))) == values
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from infold.rest.counting import LEAST_FAR_FIRST, Histogram, Snapshot, state_of_all, total
 from infold.rest.exposition import page_of
-from infold.rest.metrics import SECONDS, Metrics
+from infold.rest.metrics import COUNTERS, GAUGES, HISTOGRAMS, LATEST, OF_MODEL, SECONDS, Metrics
 from infold.serving import Spent, State
 
 observations = st.lists(
@@ -108,6 +111,80 @@ def test_nothing_summed_is_nothing() -> None:
     """The page has its families all the same."""
     assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": [], "latest": {}}
     assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 16
+
+
+def test_the_page_is_what_prometheus_reads() -> None:
+    """Every family once, with a help text and samples of its own; no sample twice; buckets that rise."""
+    metrics = Metrics()
+    for number in range(8):
+        count(metrics, number)
+    page = page_of([metrics.snapshot({("m", 1): (2, 3)}), metrics.snapshot()]).decode()
+    assert page.endswith("\n")
+    families = list(text_string_to_metric_families(page))
+    assert len({family.name for family in families}) == len(families) == 16
+    assert all(family.documentation and family.samples for family in families)
+    seen = [(each.name, tuple(sorted(each.labels.items()))) for f in families for each in f.samples]
+    assert len(set(seen)) == len(seen)
+    assert all(name.startswith("infold_") for name, _ in seen)
+    assert not any("infold_batches" in name for name, _ in seen), "a label for each number of rows"
+    for family in families:
+        if family.type == "histogram":
+            check_histogram(family.samples)
+
+
+def check_histogram(samples: Sequence[Sample]) -> None:
+    """Of every set of labels the buckets rise to the count."""
+    rising: dict[str, float] = {}
+    for each in samples:
+        labels = str(sorted((key, value) for key, value in each.labels.items() if key != "le"))
+        if each.name.endswith("_bucket"):
+            assert each.value >= rising.get(labels, 0.0)
+            rising[labels] = each.value
+        elif each.name.endswith("_count"):
+            assert each.value == rising[labels]
+
+
+def test_what_is_told_of_outcomes_stages_and_nulls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By label; a stage's time counts for each request of the run, a run's own once."""
+    monkeypatch.setattr("time.time", lambda: 1234.5)
+    metrics = Metrics()
+    counts = metrics.of_model("m", 1)
+    counts.answered.add(1.5)
+    counts.answered.add(0.5)
+    counts.refused.add(0.25)
+    counts.nulls.count += 7
+    metrics.batch_ran("m", 1, 3, 8, Spent(0.5, 0.25, 0.125))
+    found = samples(page_of([metrics.snapshot()]))
+    told: dict[tuple[str, str], float] = {
+        ("infold_inferences_total", 'outcome="success",'): 2,
+        ("infold_inferences_total", 'outcome="fail",'): 1,
+        ("infold_inference_seconds_total", 'outcome="success",'): 2.0,
+        ("infold_inference_seconds_total", 'outcome="fail",'): 0.25,
+        ("infold_stage_seconds_total", 'stage="input",'): 1.5,
+        ("infold_stage_seconds_total", 'stage="infer",'): 0.75,
+        ("infold_stage_seconds_total", 'stage="output",'): 0.375,
+        ("infold_null_values_total", ""): 7,
+        ("infold_model_requests_total", ""): 3,
+        ("infold_run_rows_sum", ""): 8,
+        ("infold_run_rows_count", ""): 1,
+        ("infold_run_seconds_sum", ""): 0.875,
+        ("infold_last_run_timestamp_seconds", ""): 1234.5,
+    }
+    assert {key: found.get(f'{key[0]}{{model="m",{key[1]}version="1"}}') for key in told} == told
+
+
+def test_every_family_has_its_row_in_the_documentation() -> None:
+    """With its labels, and no other has."""
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    rows = {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in re.findall(r"^\| `(infold_\w+)` \| (\w+) \| ([^|]+) \|", page, re.MULTILINE)
+    }
+    tables = {"counter": COUNTERS, "histogram": HISTOGRAMS, "gauge": {**GAUGES, **LATEST}}
+    families = {name: (kind, row[1]) for kind, table in tables.items() for name, row in table.items()}
+    families["infold_model_state"] = "gauge", (*OF_MODEL, "state")
+    families["infold_build_info"] = "gauge", ("version",)
+    assert rows == families
 
 
 def count(metrics: Metrics, number: int) -> None:

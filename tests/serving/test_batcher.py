@@ -5,13 +5,16 @@ import gc
 import random
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from graphs import model as model_of
 from infold.errors import (
     AbandonedError,
     DeadlineExceededError,
@@ -19,82 +22,11 @@ from infold.errors import (
     QueueFullError,
     SessionError,
 )
-from infold.runtime import Batching, Stop
+from infold.runtime import Batching, Session, Stop
 from infold.serving import Asked, Batcher, Runners, SilentObserver, Work, clock
 from infold.serving.plan import Plan
-from infold.tensors import Array, Signature, Tensors, TensorSpec
-
-F32 = np.dtype(np.float32)
-SIGNATURE = Signature((TensorSpec("x", F32, ("n",)),), (TensorSpec("y", F32, ("n",)),))
-
-
-class FakeModel:
-    """Doubles its input; can be held up, and fails on rows that hold 13."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.stops: list[Stop | None] = []
-        self.threads: set[str] = set()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def __call__(
-        self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None
-    ) -> dict[str, Array]:
-        self.gate.wait(5)
-        x = tensors["x"]
-        self.batches.append(len(x))
-        self.stops.append(stop)
-        self.threads.add(threading.current_thread().name)
-        if (x == 13).any():
-            raise SessionError("fake", "13 is poison")
-        return {"y": x * 2}
-
-
-@pytest.fixture
-def runners() -> Iterator[Runners[Any]]:
-    """One core, so that what comes second waits."""
-    made: Runners[Any] = Runners(1)
-    yield made
-    made.close()
-
-
-def batcher(
-    runners: Runners[Any],
-    model: FakeModel,
-    plan: Plan | None = None,
-    wide: FakeModel | None = None,
-    **limits: Any,
-) -> Batcher:
-    chosen = Batching(**limits)
-    plan = plan or Plan(1, 1, join_rows=chosen.max_rows)
-    return Batcher(("fake", 1), SIGNATURE, model, chosen, plan, runners, SilentObserver(), wide)
-
-
-def row(*values: float) -> Work[Array]:
-    """A request, answered by its own output."""
-    return work(lambda: Asked({"x": np.array(values, np.float32)}))
-
-
-def work(decode: Any, *, is_cheap: bool = True) -> Work[Array]:
-    return Work(decode, lambda results: results["y"], is_cheap)
-
-
-async def begun(subject: Batcher) -> None:
-    """Let a runner take what waits."""
-    while subject.waiting_rows:
-        await asyncio.sleep(0.001)
-
-
-async def turns(count: int) -> None:
-    """Let the loop go round."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def settle() -> None:
-    """Let everything that can happen on the loop happen."""
-    await turns(10)
+from infold.tensors import BFLOAT16, Array, Tensors
+from serving.fake_model import FakeModel, batcher, begun, row, settle, turns, work
 
 
 async def test_requests_that_come_while_the_session_is_busy_share_its_next_run(runners: Runners[Any]) -> None:
@@ -318,21 +250,26 @@ async def test_rows_that_are_independent_are_run_in_parts(runners: Runners[Any])
     await subject.close()
 
 
+@pytest.mark.parametrize("is_cheap", [True, False])
+@pytest.mark.parametrize("timeout_s", [None, 20.0])
 @pytest.mark.parametrize("plan", [Plan(1, 1, join_rows=8), Plan(1, 1), Plan(1, 1, inline_rows=8)])
-async def test_nothing_of_a_request_stays_once_it_is_answered(runners: Runners[Any], plan: Plan) -> None:
+async def test_nothing_of_a_request_stays_once_it_is_answered(
+    runners: Runners[Any], plan: Plan, timeout_s: float | None, is_cheap: bool
+) -> None:
     """Bodies are large: they must go with their request, not with the next garbage collection."""
     subject = batcher(runners, FakeModel(), plan)
     tensor = np.zeros(4, np.float32)
     held = weakref.ref(tensor)
-    asked = work(partial(Asked, {"x": tensor}))
+    asked = work(partial(Asked, {"x": tensor}, None, timeout_s), is_cheap=is_cheap)
     del tensor
     gc.collect()
     gc.disable()
     try:
         await subject.answer(asked)
-        await subject.answer(row(1))
         del asked
         await settle()
+        while not runners._sleeping:  # until its runner has gone back to wait
+            await asyncio.sleep(0.001)
         assert held() is None
     finally:
         gc.enable()
@@ -564,3 +501,35 @@ async def test_cores_that_become_free_together_are_used_together() -> None:
     assert [(await task).tolist() for task in (first, *rest)] == [[2], [4], [6]]
     await subject.close()
     runners.close()
+
+
+async def test_rows_of_bfloat16_are_joined_too(runners: Runners[Any], tmp_path: Path) -> None:
+    """In one run of a real session, and everyone has their own."""
+    text = "g (bfloat16[n,2] x, float[n] w) => (bfloat16[n,2] y, float[n] v) { y = Identity(x)  v = Neg(w) }"
+    onnx.save(model_of(text), str(tmp_path / "model.onnx"))
+    session = Session(tmp_path / "model.onnx")
+    gate, ran = threading.Event(), []
+
+    def run(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
+        gate.wait(5)
+        ran.append(len(tensors["x"]))
+        return session.run(tensors, outputs, stop)
+
+    limits, plan = Batching(), Plan(1, 1, join_rows=64)
+    subject = Batcher(("b", 1), session.signature, run, limits, plan, runners, SilentObserver())
+    given = [
+        np.arange(2 * rows).reshape(rows, 2).astype(BFLOAT16) + BFLOAT16.type(8) for rows in (1, 2, 3, 4)
+    ]
+    asked = [Work(lambda x=x: Asked({"x": x, "w": np.arange(len(x), dtype=np.float32)}), dict) for x in given]
+    tasks = [asyncio.create_task(subject.answer(asked[0]))]
+    await settle()
+    await begun(subject)
+    tasks += [asyncio.create_task(subject.answer(each)) for each in asked[1:]]
+    await settle()
+    gate.set()
+    for x, answer in zip(given, [await task for task in tasks], strict=True):
+        assert answer["y"].dtype == BFLOAT16
+        assert answer["y"].tobytes() == x.tobytes()
+        assert answer["v"].tolist() == [-float(n) for n in range(len(x))]
+    assert ran == [1, 9]
+    await subject.close()

@@ -9,11 +9,12 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import onnx
 import pytest
 
 from command_line import assert_error, infold
-from graphs import model
+from graphs import model, normal
 from infold.runtime import Cache, Device, Placement, available_cores, read_config
 from infold.serving import ModelRepository
 from infold.serving.loading import load
@@ -103,3 +104,16 @@ def test_bad_input_is_one_clear_line(digits: Path, tmp_path: Path) -> None:
     assert_error(tune(digits, "--plot", tmp_path / "no" / "t.svg", cache=cache), 1, "there is no folder")
     (digits / "digits" / "model.toml").mkdir()
     assert_error(tune(digits, "--write", cache=cache), 2, "model.toml: Is a directory")
+
+
+def test_a_model_of_bfloat16_is_measured_on_golden_rows_and_on_drawn_ones(tmp_path: Path) -> None:
+    """As any other."""
+    folder = tmp_path / "halves" / "1"
+    folder.mkdir(parents=True)
+    path = folder / "model.onnx"
+    onnx.save(model("g (bfloat16[N,4] x) => (bfloat16[N,4] y) { y = Identity (x) }", {}), path)
+    for _ in range(2):
+        done = tune(path, *SHORT, "--json", cache=tmp_path / "cache")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["best"]["rows_per_s"] > 0
+        np.savez(folder / "golden.npz", **{"in.x": normal(3, 4, dtype="bfloat16")})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from infold.bench.outcomes import Kind, Outcomes
 from infold.rest.codec import DTYPES
-from infold.tensors import Array, Tensors, kind_of
+from infold.tensors import BFLOAT16, Array, Tensors, kind_of
 
 __all__ = ["Answer", "Judge", "difference", "read_answer"]
 
@@ -29,6 +29,8 @@ Answer = tuple[int | None, bytes]
 TOLERANCE = 1e-3
 # A float inside text, told from an integer by its point or exponent.
 FLOAT = re.compile(r"-?\d+(?:\.\d+(?:e[+-]?\d+)?|e[+-]?\d+)", re.IGNORECASE)
+# From one bfloat16 to the next: where sums are taken in another order, a number may fall to either.
+BFLOAT16_STEP = 2.0**-7
 # Answers kept undecoded: beyond that they are compared while the load runs.
 MOST_BYTES = 64 * 2**20
 
@@ -149,7 +151,8 @@ def difference(reference: Tensors, found: Tensors, tolerance: float = TOLERANCE)
     Args:
         reference: What is right.
         found: What is judged.
-        tolerance: For floats, relative to the largest magnitude of the reference.
+        tolerance: For floats, relative to the largest magnitude of the reference; for bfloat16
+            its own steps at least.
     """
     if sorted(reference) != sorted(found):
         return f"holds {', '.join(sorted(found))}, not {', '.join(sorted(reference))}"
@@ -162,7 +165,8 @@ def difference(reference: Tensors, found: Tensors, tolerance: float = TOLERANCE)
                 [str(each) for each in want.flat], [str(each) for each in got.flat], tolerance
             )
         elif kind_of(want.dtype) == "f":
-            problem = _off(want.astype(np.float64), got.astype(np.float64), tolerance)
+            allowed = max(tolerance, BFLOAT16_STEP) if want.dtype == BFLOAT16 else tolerance
+            problem = _off(want.astype(np.float64), got.astype(np.float64), allowed)
         else:
             problem = None if np.array_equal(want, got) else "differs"
         if problem:

@@ -12,6 +12,7 @@ import onnx
 from numpy.random import Generator
 
 from infold.errors import InvalidInputError, SamplesError
+from infold.runtime.bfloat16 import restored
 from infold.tensors import Array, Dim, Signature, Tensors, TensorSpec
 
 __all__ = [
@@ -140,7 +141,7 @@ def read_samples(path: Path) -> dict[str, Array]:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
+            arrays = {name: restored(saved[name]) for name in saved.files}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError
     except FileNotFoundError as missing:

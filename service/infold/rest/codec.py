@@ -9,10 +9,13 @@ not plain for it, and whatever is wrong, is read again by msgspec, which is stri
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 import ml_dtypes
 import msgspec
@@ -49,6 +52,9 @@ MAX_RANK = 32
 LONG_BYTES = 2048
 # simdjson counts no further.
 MOST_COUNTED = 0xFFFFFF
+# Of a 64-bit integer, sign included.
+MOST_DIGITS = 20
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 _parsers = threading.local()
 _decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
@@ -200,12 +206,53 @@ def _leaves(values: Any, depth: int) -> Iterator[Any]:
 def _explained(raw: bytes, dtype: np.dtype[np.generic], place: str) -> InvalidInputError:
     """Find the first thing that is wrong with JSON that has failed to decode."""
     try:
-        values = orjson.loads(raw)
-    except (orjson.JSONDecodeError, RecursionError):
+        values = _loaded(raw)
+    except (ValueError, RecursionError):
         return InvalidInputError(place, "not valid JSON")
     name = DATATYPES[dtype]
     found = _first_problem(values, place, _element_problem(dtype, name))
     return found or InvalidInputError(place, f"not a regular array of {name}")
+
+
+class _Huge(float):
+    """A number beyond all floats: infinite, and shown as it is written."""
+
+    text = ""
+
+
+def _loaded(raw: bytes) -> Any:
+    """JSON, with a `_Huge` for every number that no float holds, where orjson reads nothing at all.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as broken:
+        number = NUMBER.match(broken.doc, broken.pos)
+        if number is None or math.isfinite(float(number[0])):
+            raise
+    return json.loads(raw.decode(), parse_int=_whole, parse_float=_real, parse_constant=_refused)
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if math.isfinite(value):
+        return value
+    huge = _Huge(value)
+    huge.text = text
+    return huge
+
+
+def _whole(text: str) -> int | float:
+    """As orjson has it: what 64 bits do not hold is a float."""
+    if len(text) > MOST_DIGITS or not -(2**63) <= (value := int(text)) < 2**64:
+        return _real(text)
+    return value
+
+
+def _refused(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _first_problem(
@@ -230,6 +277,8 @@ def _length(value: Any) -> int:
 
 
 def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], str | None]:
+    too_large = _too_large(dtype) if kind_of(dtype) == "f" else 0.0
+
     def check(value: Any) -> str | None:
         shown = _shown(value)
         if dtype.kind == "b":
@@ -241,8 +290,7 @@ def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], 
                 return None
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{shown} is no {name}"
-            fits = abs(value) <= _largest(dtype)
-            return None if fits else f"{shown} does not fit {name}"
+            return None if abs(value) < too_large else f"{shown} does not fit {name}"
         if isinstance(value, bool) or not isinstance(value, int):
             whole = isinstance(value, float) and abs(value) >= 2**63
             return f"{shown} does not fit {name}" if whole else f"{shown} is no {name}"
@@ -252,16 +300,20 @@ def _element_problem(dtype: np.dtype[np.generic], name: str) -> Callable[[Any], 
     return check
 
 
-def _largest(dtype: np.dtype[np.generic]) -> float:
-    if dtype == BFLOAT16:
-        return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]  # its own gap
-    return float(np.finfo(dtype.name).max)
+def _too_large(dtype: np.dtype[np.generic]) -> float:
+    """From where on a number becomes infinite: half a step above the largest of its type."""
+    if dtype == np.float64:
+        return math.inf
+    about = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # its own gap
+    return math.ldexp(1 - 2.0 ** -(about.nmant + 2), about.maxexp)
 
 
 def _shown(value: Any) -> str:
     """The beginning of a value, as JSON."""
+    if isinstance(value, _Huge):
+        return value.text[:40]
     try:
-        return orjson.dumps(value).decode()[:40]
+        return orjson.dumps(value, default=attrgetter("text")).decode()[:40]
     except TypeError:  # orjson reads deeper than it writes
         return "what is nested so deep"
 

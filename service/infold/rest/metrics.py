@@ -13,6 +13,8 @@ __all__ = ["BATCHES", "COUNTERS", "GAUGES", "HISTOGRAMS", "LATEST", "OF_MODEL", 
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# Numbers of rows that runs are told apart by; where callers may send any number, more are of no use.
+MOST_SIZES = 1024
 
 OF_MODEL = ("model", "version")
 COUNTERS = {
@@ -102,7 +104,9 @@ class ModelCounts:
         self.last_run = time.time()
         add(self.stages, spent, requests)
         if (batch := self.batches.get(rows)) is None:
-            batch = self.batches[rows] = Counter(), Spent()
+            batch = Counter(), Spent()
+            if len(self.batches) < MOST_SIZES:
+                self.batches[rows] = batch
         batch[0].count += 1
         add(batch[1], spent, 1)
         run.counts[bisect_left(SECONDS, seconds)] += 1

@@ -23,7 +23,7 @@ from infold.rest import v1, v2
 from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
-from infold.rest.metrics import Metrics
+from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.parameters import OutputParameters
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
@@ -166,8 +166,7 @@ class Service:
         if form in UPLOADS:
             return await self._upload(model, version, form, scope, receive, _infer_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
-            _refuse_if_full(servable)
-            body = await self._body(scope, receive)
+            body = await self._body(servable, began, scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
             halves, reading = not self.settings.triton_compat, servable.reading
 
@@ -192,8 +191,7 @@ class Service:
         if form is not Form.JSON:
             return await self._upload(model, version, form, scope, receive, _predict_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
-            _refuse_if_full(servable)
-            body = await self._body(scope, receive)
+            body = await self._body(servable, began, scope, receive)
             in_rows = False
 
             def decode() -> Asked:
@@ -223,8 +221,7 @@ class Service:
         began = clock()
         upload = Upload(form, header(scope, b"content-type") or "")
         with self.models.lease(model, self.version(model, version)) as servable:
-            _refuse_if_full(servable)
-            body, reading = await self._body(scope, receive), servable.reading
+            body, reading = await self._body(servable, began, scope, receive), servable.reading
             told = None if form is Form.ARRAY else reading.class_output
 
             def decode() -> Asked:
@@ -250,8 +247,7 @@ class Service:
 
     async def _answer(self, servable: Servable, work: Work[Reply], began: float, receive: Receive) -> Reply:
         """Answer a request and count how that went."""
-        version = servable.version
-        counts = self.metrics.of_model(version.name, version.number)
+        counts = self._counts(servable)
         deadline = began + self.settings.deadline_s
         try:
             reply = await servable.answer(work, deadline, lambda: left(receive))
@@ -263,9 +259,20 @@ class Service:
             counts.nulls.count += reply.nulls
         return reply
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | memoryview:
+    async def _body(
+        self, servable: Servable, began: float, scope: Scope, receive: Receive
+    ) -> bytes | memoryview:
+        """The body of a request; one that is not taken in counts as refused."""
         settings = self.settings
-        return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
+        try:
+            _refuse_if_full(servable)
+            return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
+        except BaseException:
+            self._counts(servable).refused.add(clock() - began)
+            raise
+
+    def _counts(self, servable: Servable) -> ModelCounts:
+        return self.metrics.of_model(servable.version.name, servable.version.number)
 
 
 def edge_of(service: Service, behind: ASGIApp) -> Edge:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from infold.errors import (
     DatatypeError,
     DeadlineExceededError,
+    HalfInJsonError,
     InfoldError,
     MissingInputError,
     ModelControlError,
@@ -42,8 +43,16 @@ def triton_words(failure: InfoldError, model: str | None) -> tuple[int, str]:
             return 400, (
                 f"{numbers}. {names} {_quoted(failure.missing)}. Please provide all required input(s)."
             )
+        case HalfInJsonError():
+            is_input = failure.role == "input"
+            what = f"{'receiving' if is_input else 'sending'} {failure.datatype} data via JSON"
+            where = f"input {failure.name}" if is_input else "output"
+            return 400, f"{what} is not supported. Please use the binary data format for {where}"
+        case ModelNotReadyError(is_of_version=True):
+            which = f"'{failure.model}' version {failure.version}"
+            return 503, f"Request for unknown model: {which} is not at ready state"
         case ModelNotReadyError():
-            return 400, f"Request for unknown model: '{model}' has no available versions"
+            return 404, f"Request for unknown model: '{failure.model}' has no available versions"
         case QueueFullError():
             return 503, "Exceeds maximum queue size"
         case DeadlineExceededError():

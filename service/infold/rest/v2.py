@@ -207,7 +207,7 @@ def encode_infer(
             blobs.append(data)
         else:
             if not halves and output["datatype"] in HALVES:
-                raise HalfInJsonError(f"outputs.{name}", output["datatype"], f"output {name}")
+                raise HalfInJsonError("outputs", "output", name, output["datatype"])
             output["data"] = json_ready(array.reshape(-1))
             as_json.append(array)
         outputs.append(output)

@@ -114,7 +114,7 @@ def _read(
     if size is not None:
         return read_blob(_taken(tensor, blobs, size, place), spec.dtype, tensor.shape, place), size
     if not model.halves and tensor.datatype in HALVES:
-        raise HalfInJsonError(f"{place}.data", tensor.datatype, f"input {tensor.name}")
+        raise HalfInJsonError(f"{place}.data", "input", tensor.name, tensor.datatype)
     return _from_json(text.raw(tensor.data), tensor.shape, elements, spec, place), 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from infold.errors import SessionError
+from infold.runtime.bfloat16 import restored
 from infold.runtime.session import Session
 from infold.tensors import Array, Signature, Tensors
 
@@ -94,7 +95,7 @@ def one_row(model: Path, signature: Signature) -> dict[str, Array]:
 def _golden(path: Path, signature: Signature) -> dict[str, Array]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            found = {spec.name: saved[f"in.{spec.name}"] for spec in signature.inputs}
+            found = {spec.name: restored(saved[f"in.{spec.name}"]) for spec in signature.inputs}
     except Exception:  # whatever numpy, zipfile and zlib say to a damaged file
         return {}
     fits = all(not spec.mismatch(found[spec.name]) and found[spec.name].size for spec in signature.inputs)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from infold.errors import NoKernelError, RuntimeCrashError, SessionError
+from infold.runtime.bfloat16 import restored
 from infold.runtime.child import DiedError, child_at_hand
 from infold.tensors import Array, Tensors
 
@@ -121,7 +122,7 @@ def _save(stem: Path, array: Array) -> None:
 def _load(stem: Path) -> Array:
     strings = stem.with_name(f"{stem.name}.json")
     if not strings.exists():
-        return np.asarray(np.load(stem.with_name(f"{stem.name}.npy"), mmap_mode="r"))
+        return restored(np.asarray(np.load(stem.with_name(f"{stem.name}.npy"), mmap_mode="r")))
     shape, texts = json.loads(strings.read_text())
     array = np.empty(len(texts), np.object_)
     array[:] = texts

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from infold.errors import DeviceError, NoKernelError, SessionError
-from infold.runtime.bfloat16 import run_values
+from infold.runtime.bfloat16 import run_values, why_not
 from infold.runtime.options import CUDA, RunOptions, session_options
 from infold.runtime.ort import onnxruntime
 from infold.tensors import BFLOAT16, Array, Signature, Tensors, TensorSpec
@@ -123,8 +123,11 @@ class Session:
         self.left_on_cpu: tuple[str, ...] = ()
         self._keeps_memory = options.keeps_memory and provider != CUDA
         self._output_names = [spec.name for spec in self.signature.outputs]
-        self._has_bfloat16 = any(
-            spec.dtype == BFLOAT16 for spec in (*self.signature.inputs, *self.signature.outputs)
+        if detail := why_not(self.signature):
+            raise NoKernelError(str(self.path), detail)
+        self._halves = frozenset(spec.name for spec in self.signature.outputs if spec.dtype == BFLOAT16)
+        self._has_bfloat16 = bool(self._halves) or any(
+            spec.dtype == BFLOAT16 for spec in self.signature.inputs
         )
 
     @property
@@ -155,7 +158,7 @@ class Session:
             # Not through its Python wrapper, which checks again what the signature has.
             switch = None if stop is None else stop.native
             if self._has_bfloat16:
-                results = run_values(self._native, names, tensors, switch)
+                results = run_values(self._native, names, tensors, switch, self._halves)
             else:
                 results = self._native._sess.run(names, dict(tensors), switch)
         except Exception as failure:

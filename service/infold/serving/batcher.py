@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,9 +59,10 @@ class _Call:
         ticket: Its place in the queue where it waits now.
         run: Switch of the run it is in, with everyone who waits for that.
         is_given_up: Nobody waits for it any more.
+        is_taken: A runner has begun its run.
         is_answered: A runner has answered it.
         decode_s: Seconds it took to decode it.
-        limit: Ends the wait for its answer.
+        timer: Ends its wait for a run where the request itself says how long that may be.
     """
 
     work: Work[Any]
@@ -72,14 +73,15 @@ class _Call:
     ticket: Ticket[_Call] | None = None
     run: _Run | None = None
     is_given_up: bool = False
+    is_taken: bool = False
     is_answered: bool = False
     decode_s: float = 0.0
-    limit: asyncio.Timeout | None = None
+    timer: asyncio.TimerHandle | None = None
 
-    def hurry(self, deadline: float) -> None:
-        """Wait no longer than that."""
-        if self.limit is not None and not self.answer.done():
-            self.limit.reschedule(deadline)
+    @property
+    def has_result(self) -> bool:
+        """Whoever asked gets what they asked for."""
+        return self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
 
     def decode(self) -> Asked:
         """Read it, and remember how long that took."""
@@ -93,6 +95,7 @@ class _Call:
 class _Run:
     calls: list[_Call]
     stop: Stop
+    spent: Spent = field(default_factory=Spent)
 
 
 class Batcher:
@@ -186,24 +189,26 @@ class Batcher:
             if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
                 return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
         call = _Call(work, self._loop.create_future(), asked, rows, clock(), decode_s=decode_s)
-        deadline = _earlier(deadline, call)
         if asked is None and self._joins:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
-            lane, ticket = self._running, self._ticket(call, deadline)
+            lane, ticket = self._running, self._ticket(call, _earlier(deadline, call))
         call.ticket = ticket
         self._runners.offer(lane, ticket)
+        if ticket.deadline is not None and ticket.deadline != deadline:
+            self._expire_at(ticket.deadline, call)
         self._pending.add(call.answer)
         watch = None if left is None else self._watch(left, call.answer)
         try:
-            async with asyncio.timeout_at(deadline) as call.limit:
+            async with asyncio.timeout_at(deadline):
                 answer: Answer = await call.answer
                 return answer
         except TimeoutError as late:
             raise DeadlineExceededError(clock() - call.arrived) from late
         finally:
-            if watch is not None:
-                watch.cancel()
+            for each in (watch, call.timer):
+                if each is not None:
+                    each.cancel()
             self._pending.discard(call.answer)
             if not call.is_answered:
                 self._give_up(call)
@@ -229,12 +234,15 @@ class Batcher:
         return results
 
     def _encoded_here(self, work: Work[Answer], results: dict[str, Array], rows: int, spent: Spent) -> Answer:
-        began = time.perf_counter()
-        answer = work.encode(results)
-        spent.output_s = time.perf_counter() - began
-        self._observer.waited(*self._name, 0.0)
-        self._observer.batch_ran(*self._name, 1, rows, spent)
-        return answer
+        began, answered = time.perf_counter(), 0
+        try:
+            answer = work.encode(results)
+            answered = 1
+            return answer
+        finally:
+            spent.output_s = time.perf_counter() - began
+            self._observer.waited(*self._name, 0.0)
+            self._observer.batch_ran(*self._name, answered, rows, spent)
 
     def _watch(self, left: Left, answer: asyncio.Future[Any]) -> asyncio.Task[None]:
         """Fail the answer as soon as nobody waits for it."""
@@ -246,6 +254,16 @@ class Batcher:
 
         return self._loop.create_task(watch())
 
+    def _expire_at(self, deadline: float, call: _Call) -> None:
+        """Wait for its run until then; once that has begun, only the service's own deadline counts."""
+
+        def expire() -> None:
+            if not call.is_taken and not call.answer.done():
+                call.answer.set_exception(DeadlineExceededError(clock() - call.arrived))
+
+        if not call.answer.done():
+            call.timer = self._loop.call_at(deadline, expire)
+
     def _give_up(self, call: _Call) -> None:
         """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
         call.is_given_up = True
@@ -256,7 +274,9 @@ class Batcher:
         if call.run is not None and all(each.is_given_up for each in call.run.calls):
             call.run.stop.set()
 
-    def _deliver(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
+    def _deliver(
+        self, calls: Sequence[_Call], answers: Sequence[Any], waits: Sequence[float], runs: Sequence[_Run]
+    ) -> None:
         for call, answer in zip(calls, answers, strict=True):
             call.is_answered = True
             call.run = call.ticket = None  # which hold it: a cycle, and all of the body with it
@@ -266,7 +286,11 @@ class Batcher:
                 call.answer.set_exception(answer)
             else:
                 call.answer.set_result(answer)
-        told()
+        for wait in waits:
+            self._observer.waited(*self._name, wait)
+        for run in runs:
+            answered, rows = sum(call.has_result for call in run.calls), sum(call.rows for call in run.calls)
+            self._observer.batch_ran(*self._name, answered, rows, run.spent)
 
     # -- anywhere ---------------------------------------------------------------------------------
 
@@ -305,49 +329,49 @@ class Batcher:
             call.rows = self._checked(call.decode())
             deadline = _earlier(ticket.deadline, call)
             if deadline != ticket.deadline and deadline is not None:
-                self._loop.call_soon_threadsafe(call.hurry, deadline)
+                self._loop.call_soon_threadsafe(self._expire_at, deadline, call)
             call.ticket = self._ticket(call, deadline)
             self._runners.offer(self._running, call.ticket)
             if ticket.payload.is_given_up:  # meanwhile, and maybe before it had this place
                 self._runners.withdraw(self._running, call.ticket)
         except Exception as failure:
-            self._answered([call], [failure], lambda: None)
+            self._answered([call], [failure])
 
     def _execute(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
         """Run a batch and send everyone an answer or an error."""
-        calls = [ticket.payload for ticket in tickets]
-        taken = clock()
-        waits = [taken - call.arrived for call in calls]
+        calls, taken = [ticket.payload for ticket in tickets], clock()
+        for call in calls:
+            call.is_taken = True
         run = self._run_wide if is_wide and self._run_wide is not None else self._run
-        spent = Spent()
+        runs: list[_Run] = []
         try:
-            answers: list[Any] = self._compute(calls, run, spent)
+            answers: list[Any] = self._compute(calls, run, runs)
         except SessionError as failure:
             is_alone = len(calls) == 1 or all(call.is_given_up for call in calls)
-            answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run, spent)
+            answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run, runs)
         except Exception as failure:
             if not isinstance(failure, InfoldError):
                 log.exception("a run was lost")
             answers = [failure] * len(calls)
-        rows = sum(call.rows for call in calls)
+        waits = [taken - call.arrived for call in calls if call.run is not None]
+        self._answered(calls, answers, waits, runs)
 
-        def told() -> None:
-            for wait in waits:
-                self._observer.waited(*self._name, wait)
-            self._observer.batch_ran(*self._name, len(calls), rows, spent)
-
-        self._answered(calls, answers, told)
-
-    def _answered(self, calls: Sequence[_Call], answers: Sequence[Any], told: Callable[[], None]) -> None:
+    def _answered(
+        self,
+        calls: Sequence[_Call],
+        answers: Sequence[Any],
+        waits: Sequence[float] = (),
+        runs: Sequence[_Run] = (),
+    ) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-            self._loop.call_soon_threadsafe(self._deliver, calls, answers, told)
+            self._loop.call_soon_threadsafe(self._deliver, calls, answers, waits, runs)
 
-    def _one_by_one(self, calls: list[_Call], run: RunFunction, spent: Spent) -> list[Any]:
+    def _one_by_one(self, calls: list[_Call], run: RunFunction, runs: list[_Run]) -> list[Any]:
         """One bad request must not fail its neighbours."""
         answers: list[Any] = []
         for call in calls:
             try:
-                answers += self._compute([call], run, spent)
+                answers += self._compute([call], run, runs)
             except Exception as failure:
                 answers.append(failure)
         model, version = self._name
@@ -355,18 +379,19 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._observer.batch_failed, model, version, len(calls))
         return answers
 
-    def _compute(self, calls: list[_Call], run: RunFunction, spent: Spent) -> list[Any]:
-        """Decode what is not decoded yet, join, run, split and encode."""
+    def _compute(self, calls: list[_Call], run: RunFunction, runs: list[_Run]) -> list[Any]:
+        """Decode what is not decoded yet, join, run, split and encode; what ran is added to `runs`."""
         for call in calls:
             if call.asked is None:
                 call.rows = self._checked(call.decode())
                 if (deadline := _earlier(None, call)) is not None and deadline <= clock():
                     raise DeadlineExceededError(clock() - call.arrived)
-            spent.input_s += call.decode_s
         usual = max(self._plan.join_rows, USUAL_ROWS)
         shared = _Run(calls, Stop(is_large=sum(call.rows for call in calls) > usual))
+        spent = shared.spent
         for call in calls:
             call.run = shared
+            spent.input_s += call.decode_s
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
         timed = _Timed(run, spent)
@@ -385,6 +410,7 @@ class Batcher:
                 results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
         answers = [_encoded(call, own) for call, own in zip(calls, results, strict=True)]
         spent.output_s += time.perf_counter() - timed.ended
+        runs.append(shared)
         return answers
 
 

@@ -135,7 +135,8 @@ class Catalogue:
                 raise ModelNotReadyError(name, None, State.FAILED)
             servable = versions[max(ready or versions)]
         if servable.state is not State.READY:
-            raise ModelNotReadyError(name, servable.version.number, servable.state)
+            number = servable.version.number
+            raise ModelNotReadyError(name, number, servable.state, is_of_version=version is not None)
         return servable
 
     def lease(self, name: str, version: int | None = None) -> Servable:

@@ -116,6 +116,7 @@ class Runners(Generic[Payload]):
             finally:
                 with self._changed:
                     self._dispatcher.finished(job)
+            del job  # or this thread would hold its requests, bodies and all, until its next one
 
     def _next(self) -> Job[Payload] | None:
         with self._changed:
