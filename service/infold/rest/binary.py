@@ -54,13 +54,13 @@ def parted_strings(data: memoryview, count: int, place: str) -> list[bytes]:
     Raises:
         InvalidInputError: Too many bytes or too few.
     """
-    strings, start = [], 0
+    strings, start, whole, length_at = [], 0, bytes(data), LENGTH.unpack_from
     for index in range(count):
-        if start + LENGTH.size > len(data):
+        if start + LENGTH.size > len(whole):
             raise InvalidInputError(f"{place}[{index}]", "the bytes end before this string")
-        (length,) = LENGTH.unpack_from(data, start)
+        (length,) = length_at(whole, start)
         start += LENGTH.size
-        text = bytes(data[start : start + length])
+        text = whole[start : start + length]
         if len(text) < length:
             raise InvalidInputError(f"{place}[{index}]", "the bytes end before this string does")
         start += length

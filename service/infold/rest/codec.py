@@ -50,6 +50,8 @@ DTYPES = {name: dtype for dtype, name in DATATYPES.items()}
 MAX_RANK = 32
 # Below this all readers are equally fast.
 LONG_BYTES = 2048
+# Below this a text is searched sooner than an array is looked at.
+SHORT_BYTES = 4096
 # simdjson counts no further.
 MOST_COUNTED = 0xFFFFFF
 # Of a 64-bit integer, sign included.
@@ -161,10 +163,16 @@ def _decoder(dtype: np.dtype[np.generic], depth: int) -> msgspec.json.Decoder[An
 
 def _to_array(values: Any, dtype: np.dtype[np.generic], depth: int) -> Array:
     if dtype.kind == "O":
+        if depth == 1:
+            array = np.empty(len(values), np.object_)
+            array[:] = values
+            return array
         shape = _shape(values, depth)
         array = np.empty(shape, np.object_)
         array.reshape(-1)[:] = list(_leaves(values, depth))
         return array
+    if dtype.kind == "b" and depth == 1:  # far quicker than numpy looks at a list
+        return np.frombuffer(bytes(values), np.bool_)
     wide = {"b": np.bool_, "f": np.float64, "u": np.uint64}.get(kind_of(dtype), np.int64)
     return np.array(values, wide)
 
@@ -324,7 +332,9 @@ def _shown(value: Any) -> str:
 def json_ready(array: Array) -> Any:
     """An array as orjson writes it: numbers natively, strings as a list; NaN and Inf become null."""
     if array.dtype.kind == "O":
-        texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
+        texts = array.reshape(-1).tolist()
+        if not all(type(each) is str for each in texts):
+            texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in texts]
         return _nested(texts, array.shape)
     wide = array.astype(np.float32) if array.dtype == BFLOAT16 else array
     if array.ndim:
@@ -335,9 +345,9 @@ def json_ready(array: Array) -> Any:
 
 def count_nulls(text: bytes, arrays: Iterable[Array]) -> int:
     """How many values of the arrays are NaN or infinite, and so null in their JSON."""
-    if b"null" not in text:
-        return 0
     floats = [array for array in arrays if kind_of(array.dtype) == "f"]
+    if not floats or (len(text) < SHORT_BYTES and b"null" not in text):  # numpy is slow to begin
+        return 0
     return sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in floats)
 
 
