@@ -24,6 +24,7 @@ import orjson
 import simdjson
 
 from infold.errors import InvalidInputError
+from infold.rest.span import Span
 from infold.tensors import BFLOAT16, Array, kind_of
 
 __all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "count_nulls", "decode_array", "encode_json", "json_ready"]
@@ -62,7 +63,7 @@ _parsers = threading.local()
 _decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
 
 
-def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
+def decode_array(raw: bytes | Span, dtype: np.dtype[np.generic], place: str) -> Array:
     """An array from its JSON text, nested as it is written.
 
     Args:
@@ -76,30 +77,31 @@ def decode_array(raw: bytes, dtype: np.dtype[np.generic], place: str) -> Array:
     depth = _depth(raw, place)
     array = _read_long(raw, dtype, depth) if len(raw) >= LONG_BYTES else None
     if array is None:
+        raw = bytes(raw)
         try:
             values = _decoder(dtype, depth).decode(raw)
             array = _to_array(values, dtype, depth)
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-            raise _explained(raw, dtype, place) from None
+            raise _explained(bytes(raw), dtype, place) from None
     if dtype.kind in "iu" and array.size:
         limits = np.iinfo(dtype.name)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise _explained(raw, dtype, place)
+            raise _explained(bytes(raw), dtype, place)
     with np.errstate(over="ignore"):
         result = to_bfloat16(array) if dtype == BFLOAT16 else array.astype(dtype)
     if kind_of(dtype) == "f" and np.isinf(result).any():
-        raise _explained(raw, dtype, place)
+        raise _explained(bytes(raw), dtype, place)
     return result
 
 
-def _read_long(raw: bytes, dtype: np.dtype[np.generic], depth: int) -> Array | None:
+def _read_long(raw: bytes | Span, dtype: np.dtype[np.generic], depth: int) -> Array | None:
     """Numbers as 64-bit ones in the shape they are nested in, or None where that is not plain."""
     kinds = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
     if kind_of(dtype) not in kinds or not depth:
         return None
     code, wide = kinds[kind_of(dtype)]
     try:
-        array = _parser().parse(raw)
+        array = _parser().parse(raw.view if isinstance(raw, Span) else raw)
         shape = _regular_shape(raw, array, depth)
         flat = None if shape is None else np.frombuffer(array.as_buffer(of_type=code), wide)
     except (ValueError, TypeError, RuntimeError):
@@ -114,7 +116,7 @@ def _parser() -> Any:
     return _parsers.own
 
 
-def _regular_shape(raw: bytes, array: Any, depth: int) -> tuple[int, ...] | None:
+def _regular_shape(raw: bytes | Span, array: Any, depth: int) -> tuple[int, ...] | None:
     """The shape of an array whose rows are all of one length, or None.
 
     simdjson gives the numbers without their nesting, so the lengths of all rows
@@ -133,13 +135,13 @@ def _regular_shape(raw: bytes, array: Any, depth: int) -> tuple[int, ...] | None
             return None
         rows = [inner for row in rows for inner in row]
     if depth == 1:
-        is_regular = raw.find(b"[", raw.index(b"[") + 1) < 0
+        is_regular = raw.find(b"[", raw.find(b"[") + 1) < 0
     else:
         is_regular = raw.count(b"[") == sum(math.prod(shape[:level]) for level in range(depth))
     return tuple(shape) if is_regular else None
 
 
-def _depth(raw: bytes, place: str) -> int:
+def _depth(raw: bytes | Span, place: str) -> int:
     depth = 0
     for byte in raw:
         if byte == 0x5B:

@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from infold.errors import RequestError
+from infold.rest.span import Span
 
 __all__ = ["SMALL_BYTES", "Body", "cut", "read_cut"]
 
@@ -44,11 +45,15 @@ class Body:
     """
 
     text: bytes
-    arrays: Mapping[bytes, bytes] = field(default_factory=dict)
+    arrays: Mapping[bytes, Span] = field(default_factory=dict)
     unread: set[bytes] = field(default_factory=set)
 
     def raw(self, value: msgspec.Raw) -> bytes:
         """The JSON text of a value, in `text` or cut out of it."""
+        return bytes(self.span(value))
+
+    def span(self, value: msgspec.Raw) -> bytes | Span:
+        """As `raw`, without a copy of what was cut out."""
         text = bytes(value)
         array = self.arrays.get(text)
         if array is None:
@@ -87,7 +92,7 @@ def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
     if len(body) < SMALL_BYTES:
         return Body(body)
     kept: list[bytes] = []
-    arrays: dict[bytes, bytes] = {}
+    arrays: dict[bytes, Span] = {}
     done = 0
     while found := keys.search(body, done):
         start = found.end() - 1
@@ -98,7 +103,7 @@ def cut(body: bytes, keys: re.Pattern[bytes]) -> Body:
             continue
         place = PLACE % len(arrays)
         kept.append(body[done:start] + place)
-        arrays[place] = body[start:end]
+        arrays[place] = Span(body, start, end)
         done = end
     if not arrays:
         return Body(body)

@@ -28,6 +28,7 @@ from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, decode_array
 from infold.rest.cutting import Body
 from infold.rest.encoded import decoded
 from infold.rest.parameters import OutputParameters, binary_size, output_parameters
+from infold.rest.span import Span
 from infold.serving import Reading
 from infold.tensors import Array, Signature, TensorSpec, kind_of
 
@@ -115,7 +116,7 @@ def _read(
         return read_blob(_taken(tensor, blobs, size, place), spec.dtype, tensor.shape, place), size
     if not model.halves and tensor.datatype in HALVES:
         raise HalfInJsonError(f"{place}.data", "input", tensor.name, tensor.datatype)
-    return _from_json(text.raw(tensor.data), tensor.shape, elements, spec, place), 0
+    return _from_json(text.span(tensor.data), tensor.shape, elements, spec, place), 0
 
 
 def _taken(tensor: _Input, blobs: memoryview, size: int, place: str) -> memoryview:
@@ -205,7 +206,7 @@ def _checked_shape(tensor: _Input, place: str) -> int:
     return elements if all(tensor.shape) else 0
 
 
-def _from_json(raw: bytes, shape: list[int], elements: int, spec: TensorSpec, place: str) -> Array:
+def _from_json(raw: bytes | Span, shape: list[int], elements: int, spec: TensorSpec, place: str) -> Array:
     if raw in (b"", b"null") and spec.shape != ():  # of a scalar null is NaN
         raise MalformedBodyError(f"{place}: Object missing required field `data`")
     array = decode_array(raw, spec.dtype, f"{place}.data")
