@@ -33,6 +33,7 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	rm -rf build/models
 	$(BIN)/infold convert examples/digits/digits.onnx --samples examples/digits/samples.npz \
 	    --repository build/models --name digits
+	cp models/digits/model.toml models/digits/labels.txt build/models/digits/
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.

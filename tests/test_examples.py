@@ -77,3 +77,15 @@ def test_the_moving_statistics_of_the_shipped_network_are_trained() -> None:
         mean, variance = tensors[node.input[3]], tensors[node.input[4]]
         assert np.count_nonzero(mean) == mean.size
         assert np.ptp(variance) > 0.01
+
+
+def test_make_serve_brings_along_what_pictures_need() -> None:
+    """Beside the model that it converts: both files of the shipped one that serving reads."""
+    recipe = (ROOT / "Makefile").read_text().partition("\nserve:")[2].partition("\n\n")[0]
+    (copied,) = [line.split() for line in recipe.splitlines() if line.startswith("\tcp ")]
+    folder = ROOT / "models/digits"
+    assert copied[1:] == [f"models/digits/{each}" for each in ("model.toml", "labels.txt")] + [
+        "build/models/digits/"
+    ]
+    assert {each.name for each in folder.iterdir() if each.is_file()} == {"model.toml", "labels.txt"}
+    assert recipe.index("infold convert") < recipe.index("\tcp ") < recipe.index("infold serve")

@@ -11,7 +11,7 @@ import pytest
 
 from servers import ROOT, Server, running
 
-PAGES = ("README.md", "docs/protocol.md")
+PAGES = ("README.md", "docs/pictures.md", "docs/protocol.md")
 SHOWN = "127.0.0.1:8080"
 
 

@@ -119,7 +119,7 @@ def test_generate_is_not_served(http: httpx.Client, verb: str, version: str) -> 
 
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])
-@pytest.mark.parametrize("version", ["", "/versions/1"])
+@pytest.mark.parametrize("version", ["", "/versions/1", "/labels/stable"])
 def test_classify_and_regress_are_not_served(http: httpx.Client, verb: str, version: str) -> None:
     """TF Serving's verbs for tf.Example."""
     answer = http.post(f"/v1/models/times{version}:{verb}", json={"examples": [{"x": 1}]})
@@ -147,8 +147,9 @@ def test_what_nobody_specified_is_404_and_a_wrong_method_405(http: httpx.Client)
         assert answer.json()["error"]
 
 
-def test_a_verb_that_nobody_specified_is_404(http: httpx.Client) -> None:
-    """`times:nothing` is no model that could be asked with GET."""
-    answer = http.post("/v1/models/times:nothing", json={})
+@pytest.mark.parametrize("of", ["times", "times/versions/1", "times/versions/9", "times/labels/no", "nobody"])
+def test_a_verb_that_nobody_specified_is_404(http: httpx.Client, of: str) -> None:
+    """`times:nothing` is no model that could be asked with GET, nor `1:nothing` a version."""
+    answer = http.post(f"/v1/models/{of}:nothing", json={})
     assert answer.status_code == 404
     assert answer.json()["error"]

@@ -203,6 +203,27 @@ def test_a_request_holds_no_more_pixels_than_a_picture(monkeypatch: pytest.Monke
     assert str(caught.value) == "inputs[0].data[3]: one too many: of this size a request holds 3"
 
 
+def test_pictures_that_become_small_count_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes may claim millions of pixels, and all of them are decoded before any is left out."""
+    monkeypatch.setattr(images, "MAX_DECODED", 2 * COLOUR[..., 0].size)
+    small: dict[str, Any] = {"resize": "stretch", "size": (1, 1)}
+    assert len(made(COLOUR, COLOUR, **small)) == 2
+    with pytest.raises(
+        InvalidInputError, match=r"^inputs\[0\].data\[2\]: one too many: .* in all its pictures$"
+    ):
+        made(COLOUR, COLOUR, COLOUR, **small)
+
+
+def test_a_request_holds_so_many_pictures_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them is looked at where there are more."""
+    monkeypatch.setattr(images, "MAX_PICTURES", 2)
+    assert len(made(COLOUR, COLOUR)) == 2
+    with pytest.raises(
+        InvalidInputError, match=r"^inputs\[0\].data\[2\]: one too many: a request holds 2 pictures$"
+    ):
+        tensor_of([b""] * 3, ImageInput(), spec(), place)
+
+
 # -- what does not fit a model ---------------------------------------------------------------------
 
 

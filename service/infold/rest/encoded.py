@@ -5,7 +5,6 @@ Source: TensorFlow Serving RESTful API, "Encoding binary values".
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from typing import Any
@@ -30,29 +29,35 @@ def decoded(text: str, place: str) -> bytes:
         InvalidInputError: It is none.
     """
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise InvalidInputError(place, "is no base64") from None
 
 
-def pictures_of(raw: bytes, place: str) -> list[bytes]:
-    """The files in a JSON array of values in base64, or in one such value.
+def pictures_of(raw: bytes, place: str) -> dict[str, bytes]:
+    """The files in a JSON array of values in base64, or in one such value, each by its own place.
 
     Raises:
         InvalidInputError: Another value is among them.
     """
     values = _parsed(raw, place)
-    rows = values if isinstance(values, list) else [values]
-    pictures = []
-    for index, value in enumerate(rows):
-        while isinstance(value, list) and len(value) == 1:  # a row of one value
-            value = value[0]
+    if not isinstance(values, list):
+        return {place: _picture(values, place)}
+    pictures = {}
+    for index, value in enumerate(values):
         at = f"{place}[{index}]"
-        content = _content(value, at)
-        if content is None:
-            raise InvalidInputError(at, 'a picture comes as {"b64": "..."}')
-        pictures.append(content)
+        for _ in range(MAX_RANK):  # a row of one value
+            if isinstance(value, list) and len(value) == 1:
+                value, at = value[0], f"{at}[0]"
+        pictures[at] = _picture(value, at)
     return pictures
+
+
+def _picture(value: Any, place: str) -> bytes:
+    content = _content(value, place)
+    if content is None:
+        raise InvalidInputError(place, 'a picture comes as {"b64": "..."}')
+    return content
 
 
 def strings_of(raw: bytes, place: str) -> Array:

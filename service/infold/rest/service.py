@@ -24,11 +24,11 @@ from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.metrics import Metrics, ModelCounts
-from infold.rest.parameters import OutputParameters
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
+from infold.rest.replies import infer_reply, predict_reply, reply_of
 from infold.rest.triton_compat import triton_words
-from infold.rest.uploads import Form, Upload, form_of, tensors_of
+from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
 from infold.rest.wire import Edge, Endpoint, Reply, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement, available_cores
@@ -164,7 +164,7 @@ class Service:
         began, json_bytes = clock(), _json_bytes(scope)
         form = _form(scope) if json_bytes is None else Form.JSON
         if form in UPLOADS:
-            return await self._upload(model, version, form, scope, receive, _infer_reply)
+            return await self._upload(model, version, form, scope, receive, infer_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             body = await self._body(servable, began, scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
@@ -177,19 +177,19 @@ class Service:
 
             def encode(results: dict[str, Array]) -> Reply:
                 classes = reading.class_strings
-                return _reply(v2.encode_infer(model, number, request, results, classes, halves=halves))
+                return reply_of(v2.encode_infer(model, number, request, results, classes, halves=halves))
 
             text_bytes = len(body) if json_bytes is None else json_bytes
             is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
             if is_cheap and reading.picture is not None:  # which takes long to decode, however short it is
-                is_cheap = b"BYTES" not in bytes(body[:text_bytes])
+                is_cheap = MAYBE_BYTES.search(body[:text_bytes]) is None
             return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """TF-Serving's predict: decode, lease, infer, encode."""
         began, form = clock(), _form(scope)
         if form is not Form.JSON:
-            return await self._upload(model, version, form, scope, receive, _predict_reply)
+            return await self._upload(model, version, form, scope, receive, predict_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             body = await self._body(servable, began, scope, receive)
             in_rows = False
@@ -205,7 +205,7 @@ class Service:
 
             is_cheap = len(body) <= CHEAP_BYTES
             if is_cheap and servable.reading.picture is not None:
-                is_cheap = b"b64" not in bytes(body)
+                is_cheap = v1.KEY not in bytes(body)
             return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
 
     async def _upload(
@@ -221,11 +221,12 @@ class Service:
         began = clock()
         upload = Upload(form, header(scope, b"content-type") or "")
         with self.models.lease(model, self.version(model, version)) as servable:
-            body, reading = await self._body(servable, began, scope, receive), servable.reading
+            reading, signature = servable.reading, servable.signature
+            body = await self._body(servable, began, scope, receive, form)
             told = None if form is Form.ARRAY else reading.class_output
 
             def decode() -> Asked:
-                tensors = tensors_of(upload, body, servable.signature, reading)
+                tensors = tensors_of(upload, body, signature, reading)
                 return Asked(tensors, None if told is None else (told,))
 
             work = Work(decode, lambda results: reply(servable, results, told), is_cheap=False)
@@ -260,11 +261,12 @@ class Service:
         return reply
 
     async def _body(
-        self, servable: Servable, began: float, scope: Scope, receive: Receive
+        self, servable: Servable, began: float, scope: Scope, receive: Receive, form: Form = Form.JSON
     ) -> bytes | memoryview:
         """The body of a request; one that is not taken in counts as refused."""
         settings = self.settings
         try:
+            refuse_if_unfit(form, servable.signature, servable.reading)
             _refuse_if_full(servable)
             return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
         except BaseException:
@@ -287,7 +289,8 @@ def edge_of(service: Service, behind: ASGIApp) -> Edge:
 
 # JSON of this length is read in the time it takes to wake another thread.
 CHEAP_BYTES = 2**14
-OCTETS = b"application/octet-stream"
+# What an input of BYTES has in its JSON, in plain letters or not.
+MAYBE_BYTES = re.compile(rb"BYTES|\\u")
 UPLOADS = (Form.PICTURE, Form.PICTURES, Form.ARRAY)
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
@@ -313,29 +316,6 @@ def _json_bytes(scope: Scope) -> int | None:
 def _form(scope: Scope) -> Form:
     kind = headers_by_name(scope).get(b"content-type")
     return Form.JSON if kind is None or kind == b"application/json" else form_of(str(kind, "latin-1"))
-
-
-def _infer_reply(servable: Servable, results: dict[str, Array], output: str | None) -> Reply:
-    reading, version = servable.reading, servable.version
-    wishes = {} if output is None else {output: OutputParameters(None, reading.top)}
-    request = v2.InferRequest({}, wishes=wishes)
-    return _reply(v2.encode_infer(version.name, version.number, request, results, reading.class_strings))
-
-
-def _predict_reply(servable: Servable, results: dict[str, Array], output: str | None) -> Reply:
-    reading = servable.reading
-    if output is None:
-        text = v1.encode_predict(results, servable.signature, in_rows=True)
-    else:
-        text = v1.encode_classes(reading.classes(output, results[output], reading.top))
-    return Reply((text,), nulls=count_nulls(text, results.values()))
-
-
-def _reply(response: v2.InferResponse) -> Reply:
-    if response.json_bytes is None:
-        return Reply(response.parts, nulls=response.nulls)
-    length = (v2.HEADER_LENGTH.lower().encode(), b"%d" % response.json_bytes)
-    return Reply(response.parts, OCTETS, (length,), response.nulls)
 
 
 def _refuse_if_full(servable: Servable) -> None:

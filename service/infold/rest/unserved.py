@@ -10,10 +10,12 @@ from infold.errors import NotServedError
 __all__ = ["UNSERVED", "add_unserved"]
 
 
+# Where TF-Serving and KServe v1 have a verb.
+ASKED = ("/v1/models/{model}", "/v1/models/{model}/versions/{version}", "/v1/models/{model}/labels/{label}")
+
+
 def _verb(name: str) -> tuple[str, ...]:
-    """Where TF-Serving and KServe v1 have a verb."""
-    prefix = "/v1/models/{model}"
-    return f"{prefix}:{name}", f"{prefix}/versions/{{version}}:{name}", f"{prefix}/labels/{{label}}:{name}"
+    return tuple(f"{path}:{name}" for path in ASKED)
 
 
 # What it is, and where its clients ask for it.
@@ -45,7 +47,9 @@ def add_unserved(app: FastAPI) -> None:
     for what in UNSERVED:
         refusal(what)
 
-    @app.post("/v1/models/{model}:{verb}", include_in_schema=False)
-    async def unknown(model: str, verb: str) -> None:
+    async def unknown() -> None:
         """A verb that nobody has specified, where otherwise only the method would be wrong."""
         raise HTTPException(404)
+
+    for path in _verb("{verb}"):
+        app.add_api_route(path, unknown, methods=["POST"], include_in_schema=False)

@@ -6,7 +6,7 @@ Source: TensorFlow Serving RESTful API, "Predict API" and "Model status API".
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from infold.rest.encoded import OBJECT, pictures_of, strings_of
 from infold.serving import ModelState, Reading, State
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
-__all__ = ["decode_predict", "encode_classes", "encode_predict", "model_metadata", "model_status"]
+__all__ = ["KEY", "decode_predict", "encode_classes", "encode_predict", "model_metadata", "model_status"]
 
 
 class _Predict(msgspec.Struct):
@@ -34,6 +34,8 @@ _rows = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 SIGNATURE = "serving_default"
+# What a value in base64 has for a key.
+KEY = b'"b64"'
 DATA_KEY = re.compile(rb'"(?:instances|inputs)"\s*:\s*\[')
 
 
@@ -85,15 +87,15 @@ def _decode(text: Body, signature: Signature, reading: Reading) -> tuple[dict[st
 
 def _value(raw: bytes, spec: TensorSpec, place: str, reading: Reading) -> Array:
     """An input, or one row of it; what is in base64 is a string, or a picture where the input takes some."""
-    if b'"b64"' in raw and (is_picture := _is_picture(spec, reading)) | (spec.dtype.kind == "O"):
-        if is_picture:
-            return reading.tensor_of(pictures_of(raw, place), lambda index: f"{place}[{index}]")
+    if reading.takes_pictures(spec) and KEY in raw:
+        return _pictures(pictures_of(raw, place), reading)
+    if spec.dtype.kind == "O" and KEY in raw:
         return strings_of(raw, place)
     return decode_array(raw, spec.dtype, place)
 
 
-def _is_picture(spec: TensorSpec, reading: Reading) -> bool:
-    return reading.picture is not None and spec.name == reading.picture.name
+def _pictures(files: Mapping[str, bytes], reading: Reading) -> Array:
+    return reading.tensor_of(list(files.values()), list(files).__getitem__)
 
 
 def _from_columns(raw: bytes, text: Body, signature: Signature, reading: Reading) -> dict[str, Array]:
@@ -122,17 +124,29 @@ def _from_rows(raw: bytes, text: Body, signature: Signature, reading: Reading) -
         return {spec.name: _value(raw, spec, "instances", reading)}
     if not all(named):
         raise MalformedBodyError("instances: rows with and without names are mixed")
-    cells: dict[str, list[Array]] = {spec.name: [] for spec in signature.inputs}
+    cells = []
     for index, row in enumerate(rows):
-        columns = _named(bytes(row), f"instances[{index}]")
-        _check_names(list(columns), signature, f"instances[{index}]")
-        for spec in signature.inputs:
-            place = f"instances[{index}].{spec.name}"
-            value = _value(text.raw(columns[spec.name]), spec, place, reading)
-            # A picture comes with its axis of rows.
-            is_row = not _is_picture(spec, reading) or value.ndim < len(spec.shape or ())
-            cells[spec.name].append(value if is_row else value[0])
-    return {name: _stacked(name, arrays) for name, arrays in cells.items()}
+        cells.append(_named(bytes(row), f"instances[{index}]"))
+        _check_names(list(cells[-1]), signature, f"instances[{index}]")
+    return {
+        spec.name: _column([text.raw(row[spec.name]) for row in cells], spec, reading)
+        for spec in signature.inputs
+    }
+
+
+def _column(cells: list[bytes], spec: TensorSpec, reading: Reading) -> Array:
+    """An input of which every row has one value."""
+    places = [f"instances[{index}].{spec.name}" for index in range(len(cells))]
+    if not (reading.takes_pictures(spec) and any(KEY in raw for raw in cells)):
+        rows = zip(cells, places, strict=True)
+        return _stacked(spec.name, [_value(raw, spec, place, reading) for raw, place in rows])
+    files: dict[str, bytes] = {}
+    for raw, place in zip(cells, places, strict=True):
+        found = pictures_of(raw, place)
+        if len(found) != 1:
+            raise InvalidInputError(place, f"{len(found)} pictures given, a row takes one")
+        files |= found
+    return _pictures(files, reading)
 
 
 def _named(raw: bytes, place: str) -> dict[str, msgspec.Raw]:

@@ -103,8 +103,7 @@ def _read(
     tensor: _Input, spec: TensorSpec, text: Body, blobs: memoryview, model: AskedModel, place: str
 ) -> tuple[Array, int]:
     """One input, and how many bytes of it stood behind the JSON."""
-    pictures = model.reading.picture
-    is_picture = pictures is not None and tensor.name == pictures.name and tensor.datatype == "BYTES"
+    is_picture = tensor.datatype == "BYTES" and model.reading.takes_pictures(spec)
     if not is_picture:
         _check_datatype(tensor, spec, place)
     elements = _checked_shape(tensor, place)
@@ -176,7 +175,10 @@ def _pictures(
     """The files that stand where the model takes pictures."""
     if size is not None:
         return parted_strings(_taken(tensor, blobs, size, place), elements, place)
-    strings = decode_array(text.raw(tensor.data), np.dtype(np.object_), f"{place}.data").reshape(-1)
+    raw = text.raw(tensor.data)
+    if raw in (b"", b"null"):
+        raise MalformedBodyError(f"{place}: Object missing required field `data`")
+    strings = decode_array(raw, np.dtype(np.object_), f"{place}.data").reshape(-1)
     if len(strings) != elements:
         detail = f"{len(strings)} values given, shape {tensor.shape} takes {elements}"
         raise InvalidInputError(f"{place}.data", detail)

@@ -9,6 +9,7 @@ from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.batcher import Batcher
 from infold.serving.catalogue import Catalogue, ModelState
 from infold.serving.events import Observer, SilentObserver, Spent
+from infold.serving.images import MAX_PICTURES
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
 from infold.serving.reading import Reading
@@ -18,6 +19,7 @@ from infold.serving.versions import Load, Unload, plan
 from infold.serving.work import Asked, Work
 
 __all__ = [
+    "MAX_PICTURES",
     "Asked",
     "BatchQueue",
     "Batcher",

@@ -145,7 +145,8 @@ def _first(key: Array, top: int) -> NDArray[np.intp]:
 
 def _named(row: Array, index: np.intp, labels: Sequence[str] | None) -> Class:
     position = int(index)
-    return float(row[position]), position, labels[position] if labels and position < len(labels) else None
+    value = float(row[position]) if row.dtype.kind == "f" else int(row[position])
+    return value, position, labels[position] if labels and position < len(labels) else None
 
 
 def _label(line: bytes, place: str) -> str:

@@ -24,8 +24,10 @@ from infold.tensors import Array, Signature, TensorSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check", "picture_input", "tensor_of"]
+__all__ = ["MAX_PICTURES", "check", "picture_input", "tensor_of"]
 
+MAX_PICTURES = 1024  # of a request
+MAX_DECODED = 10 * MAX_PIXELS  # of all pictures of a request, as they come: a few bytes may claim millions
 STRIP = 1 << 20  # pixels that are looked up at once, which bounds memory
 
 
@@ -71,10 +73,18 @@ def tensor_of(
         raise InvalidInputError(place(0), "no picture is given")
     if len(pictures) > 1 and "N" not in config.layout:
         raise InvalidInputError(place(1), "the model takes one picture a request")
+    if len(pictures) > MAX_PICTURES:
+        raise InvalidInputError(place(MAX_PICTURES), f"one too many: a request holds {MAX_PICTURES} pictures")
     tables = _tables(config, spec.dtype)
     tensor: Array | None = None
+    pixels = 0
     for row, data in enumerate(pictures):
-        levels = _levels(data, config, place(row))
+        image = decoded(data, config.colour == "L", config.exif, place(row))
+        pixels += image.width * image.height
+        if pixels > MAX_DECODED:
+            limit = f"a request holds {MAX_DECODED // 1_000_000} million pixels"
+            raise InvalidInputError(place(row), f"one too many: {limit} in all its pictures")
+        levels = _levels(image, config, place(row))
         if tensor is None:
             _check_extent(levels, config, spec, place(row))
             most = MAX_PIXELS // levels[..., 0].size
@@ -94,9 +104,8 @@ def tensor_of(
 # -- pixels ----------------------------------------------------------------------------------------
 
 
-def _levels(data: bytes | memoryview, config: ImageInput, place: str) -> NDArray[np.uint8]:
+def _levels(image: Image, config: ImageInput, place: str) -> NDArray[np.uint8]:
     """A picture in its final size, as [height, width, 1 or 3]."""
-    image = decoded(data, config.colour == "L", config.exif, place)
     image = _cropped(_resized(image, config, place), config)
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
 

@@ -30,7 +30,7 @@ class Reading:
         top: How many classes are told then.
         is_logits: Its numbers become probabilities first.
         labels: Names of the classes, by output.
-        has_rows: The first axis of an output is rows.
+        has_rows: The first axis of every output is rows.
     """
 
     picture: TensorSpec | None = None
@@ -40,6 +40,10 @@ class Reading:
     is_logits: bool = False
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     has_rows: bool = True
+
+    def takes_pictures(self, spec: TensorSpec) -> bool:
+        """A picture may stand where this input does."""
+        return self.picture is not None and spec.name == self.picture.name
 
     def tensor_of(self, pictures: Sequence[bytes | memoryview], place: Callable[[int], str]) -> Array:
         """Pictures as the tensor of the input that takes them.
@@ -59,7 +63,10 @@ class Reading:
             array: Its values.
             top: How many; fewer where there are fewer.
         """
-        rows = array if self.has_rows else array.reshape(1, -1)
+        if self._is_by_rows(output, array):
+            rows = array if array.ndim > 1 else array.reshape(-1, 1)
+        else:
+            rows = array.reshape(1, -1)
         if output == self.class_output and self.is_logits:
             rows = softmax(rows)
         # In the fewest digits of its own type, as JSON has it.
@@ -74,7 +81,7 @@ class Reading:
         """As `classes`, each as `value:index` or `value:index:label`.
 
         Returns:
-            Strings, [rows, top], or [top] of a model that has no rows.
+            Strings, [rows, top], or [top] of an output that has no rows.
 
         Source: Triton's docs/protocol/extension_classification.md.
         """
@@ -85,7 +92,11 @@ class Reading:
         strings = np.empty((len(texts), len(texts[0]) if texts else 0), np.object_)
         for row, words in zip(strings, texts, strict=True):
             row[:] = words
-        return strings if self.has_rows else strings.reshape(-1)
+        return strings if self._is_by_rows(output, array) else strings.reshape(-1)
+
+    def _is_by_rows(self, output: str, array: Array) -> bool:
+        """Its first axis is rows: in the output that `[classification]` means, a fixed one too."""
+        return self.has_rows or (output == self.class_output and array.ndim > 1)
 
 
 def reading_of(version: ModelVersion, signature: Signature) -> Reading:
