@@ -104,10 +104,16 @@ class AccessLog:
 
 # What a pipe takes in one piece; lines of several processes on one pipe are not mixed up.
 ATOMIC_BYTES = 4096
+LONGEST_PATH = 512
+
+
+def _quoted(text: str) -> str:
+    """A path as JSON; of a long one the beginning, since nobody reads more."""
+    return _kept(text if len(text) <= LONGEST_PATH else f"{text[:LONGEST_PATH]}...")
 
 
 @lru_cache(maxsize=256)
-def _quoted(text: str) -> str:
+def _kept(text: str) -> str:
     return orjson.dumps(text).decode()
 
 
@@ -136,6 +142,7 @@ def configure(level: str, worker: int | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)  # or a library's warning would be a line of its own making
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers[:] = []
         logging.getLogger(name).propagate = True

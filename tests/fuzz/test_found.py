@@ -46,7 +46,6 @@ def asked(failing: Server) -> Iterator[Line]:
 # -- failures of ours -------------------------------------------------------------------------------
 
 
-@found
 def test_a_shape_whose_size_has_thousands_of_digits(asked: Line) -> None:
     """500: Python does not write numbers of more than 4300 digits."""
     length = "1" + "0" * 4000
@@ -62,7 +61,6 @@ DEEP = {
 }
 
 
-@found
 @pytest.mark.parametrize("form", DEEP)
 def test_a_depth_near_the_limit_of_the_interpreter(asked: Line, form: str) -> None:
     """500: a RecursionError where the first reader has just come through and the next one has not."""
@@ -84,7 +82,6 @@ def test_a_client_that_leaves_while_two_of_its_requests_wait(failing: Server, as
     assert "Traceback" not in failing.log.read_text()
 
 
-@found
 def test_a_client_that_leaves_in_the_middle_of_an_order(failing: Server, asked: Line) -> None:
     """A failure in the log: outside of infer and predict nobody expects `ClientGone`."""
     index = Request(b"/v2/repository/index", b'{"ready":true}')
@@ -94,7 +91,6 @@ def test_a_client_that_leaves_in_the_middle_of_an_order(failing: Server, asked: 
     assert "Traceback" not in failing.log.read_text()
 
 
-@found
 def test_an_order_with_a_long_name_of_a_file(failing: Server, asked: Line) -> None:
     """A failure in the log: the system has no names that long."""
     config = json.dumps({"default_model_filename": "a" * 5000})
@@ -104,7 +100,6 @@ def test_an_order_with_a_long_name_of_a_file(failing: Server, asked: Line) -> No
     assert "Traceback" not in failing.log.read_text()
 
 
-@found
 def test_what_triton_calls_unsupported_is_no_failure_in_the_log(fuzzed_models: Path, tmp_path: Path) -> None:
     """With `triton_compat` a coding that is not served is 501, and so a failure with its traceback."""
     environment = settings(tmp_path) | {"INFOLD_TRITON_COMPAT": "true"}
@@ -131,7 +126,6 @@ def signalling_nan() -> Request:
     return infer("echo_bfloat16", text + b"\x81\x7f", json_length(len(text)))
 
 
-@found
 @pytest.mark.parametrize("request_of", [python_2, signalling_nan], ids=lambda each: each.__name__)
 def test_every_line_of_the_log_is_json(
     failing: Server, asked: Line, request_of: Callable[[], Request]
@@ -145,7 +139,6 @@ def test_every_line_of_the_log_is_json(
 # -- answers that are not right ---------------------------------------------------------------------
 
 
-@found
 @pytest.mark.parametrize("number", ["1e400", "1" + "0" * 400])
 def test_a_number_too_large_for_any_type_is_named(asked: Line, number: str) -> None:
     """It is said to be no JSON, which it is, and its place is not told."""
@@ -154,14 +147,12 @@ def test_a_number_too_large_for_any_type_is_named(asked: Line, number: str) -> N
     assert "inputs[0].data[1]" in refusal(answer)
 
 
-@found
 def test_what_is_no_http_is_refused_as_json_too(asked: Line) -> None:
     """It is refused in plain text; with this mended, `judging.PARSER_SAYS` can go."""
     (answer,) = asked.tell(Stream(b"GET /v2 HTTP/9.9\r\n\r\n"))
     assert refusal(answer)
 
 
-@found
 def test_a_refusal_is_short_however_long_what_it_refuses(asked: Line) -> None:
     """A name of a megabyte comes back, and a path of 60 kB goes to the log as well."""
     entry = {"name": "y" * 10**6, "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
@@ -199,7 +190,6 @@ def test_long_bodies_that_are_refused_are_forgotten(failing: Server, asked: Line
     assert grown_mib(failing, before) < GROWTH_MIB
 
 
-@found
 def test_long_bodies_that_do_not_end_are_forgotten(failing: Server, asked: Line) -> None:
     """All that has come of one stays until the cyclic collector comes.
 
@@ -214,7 +204,6 @@ def test_long_bodies_that_do_not_end_are_forgotten(failing: Server, asked: Line)
     assert grown_mib(failing, before) < GROWTH_MIB
 
 
-@found
 @pytest.mark.parametrize("place", ["path", "header", "trailer"])
 def test_there_is_a_limit_to_what_comes_before_a_body(failing: Server, place: str) -> None:
     """A path, a header or a trailer may have any length: all of it is kept until it ends."""
@@ -251,7 +240,6 @@ def test_requests_that_nobody_reads_the_answers_of_wait_in_the_socket(failing: S
         assert grown_mib(failing, before) < GROWTH_MIB
 
 
-@found
 def test_paths_that_lead_nowhere_are_forgotten(failing: Server, asked: Line) -> None:
     """The last 256 paths are kept, however long: with what they led to, and quoted for the log."""
     before = Memory.of(failing.process.pid)

@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -26,7 +26,7 @@ from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
 from infold.rest.health_routes import add_health
 from infold.rest.openapi import Document
 from infold.rest.peers import Peers
-from infold.rest.problems import Problems, headers_of
+from infold.rest.problems import Problems, error_body, headers_of
 from infold.rest.repository_routes import add_repository
 from infold.rest.service import Service, edge_of
 from infold.rest.unserved import add_unserved
@@ -39,6 +39,8 @@ from infold.settings import Settings
 __all__ = ["App", "create_app", "described_app"]
 
 log = logging.getLogger(__name__)
+
+JSON = "application/json"
 
 
 class App(FastAPI):
@@ -120,25 +122,25 @@ def described_app(service: Service) -> App:
 
 def _add_problem_handlers(app: FastAPI, problems: Problems) -> None:
     @app.exception_handler(InfoldError)
-    async def known(request: Request, failure: InfoldError) -> JSONResponse:
+    async def known(request: Request, failure: InfoldError) -> Response:
         headers = {key.decode(): value.decode() for key, value in headers_of(failure)}
         status, text = problems(failure, request.path_params.get("model"))
-        return JSONResponse({"error": text}, status, headers)
+        return Response(error_body(text), status, headers, JSON)
 
     @app.exception_handler(HTTPException)
-    async def routing(request: Request, failure: HTTPException) -> JSONResponse:
+    async def routing(request: Request, failure: HTTPException) -> Response:
         detail = failure.detail
         if failure.status_code == 404:
             detail = f"there is no {request.url.path} here; /docs lists what there is"
         elif failure.status_code == 405:
             detail = f"{request.method} is not allowed on {request.url.path}"
-        return JSONResponse({"error": detail}, failure.status_code, failure.headers)
+        return Response(error_body(str(detail)), failure.status_code, failure.headers, JSON)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, failure: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, failure: RequestValidationError) -> Response:
         first = failure.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
+        return Response(error_body(f"{place}: {first['msg']}"), 400, None, JSON)
 
 
 def _own_openapi(app: FastAPI) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -23,11 +24,20 @@ import numpy as np
 import orjson
 import simdjson
 
-from infold.errors import InvalidInputError
+from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.span import Span
 from infold.tensors import BFLOAT16, Array, kind_of
 
-__all__ = ["DATATYPES", "DTYPES", "MAX_RANK", "count_nulls", "decode_array", "encode_json", "json_ready"]
+__all__ = [
+    "DATATYPES",
+    "DTYPES",
+    "MAX_RANK",
+    "count_nulls",
+    "decode_array",
+    "encode_json",
+    "json_ready",
+    "not_too_deep",
+]
 
 # Names of the protocol for numpy's types; strings are objects.
 DATATYPES: dict[np.dtype[np.generic], str] = {
@@ -228,6 +238,19 @@ class _Huge(float):
     """A number beyond all floats: infinite, and shown as it is written."""
 
     text = ""
+
+
+@contextmanager
+def not_too_deep() -> Iterator[None]:
+    """Where one reader has just come through and the next has not, the nesting is to blame.
+
+    Raises:
+        MalformedBodyError: It is.
+    """
+    try:
+        yield
+    except RecursionError:
+        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
 
 
 def _loaded(raw: bytes) -> Any:

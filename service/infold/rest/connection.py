@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from infold.rest.problems import error_body
 from infold.rest.room import room_for
 
 __all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "tensors_at", "written_at_once"]
@@ -29,6 +30,8 @@ __all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "te
 # A body of this length is worth a buffer of its own.
 LONG_BYTES = 2**16
 KEY = "infold.long_body"
+# Of one request, before its body or behind it.
+MAX_HEAD_BYTES = 2**16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -66,6 +69,8 @@ class LongBody(asyncio.BufferedProtocol):
         if not self.is_complete:
             self._connection.ask_for_body()
             await asyncio.shield(self._done)
+        if not self.is_complete:
+            raise ClientGone
         return self._view
 
     def add(self, part: bytes) -> None:
@@ -90,10 +95,11 @@ class LongBody(asyncio.BufferedProtocol):
                 self._done.set_result(None)
 
     def lose(self) -> None:
-        """The client has gone."""
+        """The client has gone; what has come of it is of no use, and takes memory."""
+        if not self.is_complete:
+            self._view = memoryview(b"")
         if not self._done.done():
-            self._done.set_exception(ClientGone())
-            self._done.exception()  # nobody need ask for it
+            self._done.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
@@ -117,9 +123,20 @@ class Connection(HttpToolsProtocol):
 
     max_body_bytes = 2**26
     long_body: LongBody | None = None
+    _head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, as all else is refused, and close the connection."""
+        body = error_body(msg)
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
+            body
+        )
+        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Make room for a long body before the app is told of the request."""
+        self._head_bytes = 0
         self.long_body = None
         found = dict(self.headers)
         size = found.get(b"content-length", b"")
@@ -133,6 +150,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Put what came with the headers where the rest will go."""
+        self._head_bytes = 0
         if self.long_body is None:
             super().on_body(body)
         else:
@@ -140,7 +158,11 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and leave the rest of a long body to itself."""
+        self._head_bytes += len(data)
         super().data_received(data)
+        # Of a path, a header or a trailer the parser keeps all until it ends; bytes of a body are none.
+        if self._head_bytes > MAX_HEAD_BYTES + len(data) and not self.transport.is_closing():
+            self.send_400_response(f"more than {MAX_HEAD_BYTES} bytes of headers")
         body = self.long_body
         if body is not None and not body.is_complete and not self.transport.is_closing():
             self._read_by(body)

@@ -34,6 +34,7 @@ __all__ = ["Problems", "error_body", "headers_of", "our_words", "status_of"]
 # Status and text for an error, of a request for that model.
 Problems = Callable[[InfoldError, str | None], tuple[int, str]]
 
+LONGEST_TEXT = 1000
 STATUS: dict[type[Exception], int] = {
     InvalidInputError: 400,
     MalformedBodyError: 400,
@@ -78,5 +79,7 @@ def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:
 
 
 def error_body(text: str) -> bytes:
-    """The body of every error."""
-    return orjson.dumps({"error": text})
+    """The body of every error; what a caller has sent comes back at most in part."""
+    if len(text) > LONGEST_TEXT:
+        text = f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
+    return orjson.dumps({"error": text.encode("utf-8", "replace").decode()})

@@ -20,7 +20,7 @@ from infold.errors import (
     SessionError,
 )
 from infold.rest import v1, v2
-from infold.rest.codec import count_nulls
+from infold.rest.codec import count_nulls, not_too_deep
 from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.metrics import Metrics, ModelCounts
@@ -172,7 +172,8 @@ class Service:
 
             def decode() -> Asked:
                 nonlocal request
-                request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
+                with not_too_deep():
+                    request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
                 return Asked(request.tensors, request.outputs, request.timeout_s)
 
             def encode(results: dict[str, Array]) -> Reply:
@@ -196,7 +197,8 @@ class Service:
 
             def decode() -> Asked:
                 nonlocal in_rows
-                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
+                with not_too_deep():
+                    tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
                 return Asked(tensors)
 
             def encode(results: dict[str, Array]) -> Reply:

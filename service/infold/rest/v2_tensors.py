@@ -35,6 +35,7 @@ from infold.tensors import Array, Signature, TensorSpec, kind_of
 __all__ = ["HALVES", "AskedModel", "read_inputs", "read_json", "read_outputs"]
 
 MAX_ELEMENTS = 2**31
+MAX_LENGTH = 2**64
 HALVES = ("FP16", "BF16")
 
 
@@ -199,6 +200,8 @@ def _checked_shape(tensor: _Input, place: str) -> int:
     for axis, length in enumerate(tensor.shape):
         if type(length) is not int:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length!r} is no integer")
+        if not -MAX_ELEMENTS < length < MAX_LENGTH:  # it may have too many digits to be written
+            raise InvalidInputError(f"{place}.shape[{axis}]", "is out of all proportion")
         if length < 0:
             raise InvalidInputError(f"{place}.shape[{axis}]", f"{length} is negative")
     # Where an axis has length 0 the others count all the same: there is no array of 0 x 2**63.

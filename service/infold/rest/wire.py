@@ -39,6 +39,8 @@ LEAST_BYTES = 2**10
 # Compressed, or inflated, in about the time it takes to wake another thread.
 AT_ONCE_BYTES = 2**14
 
+LONGEST_KEPT = 512
+
 HEADERS = "infold.headers"
 
 Headers = list[tuple[bytes, bytes]]
@@ -230,7 +232,7 @@ class Endpoint:
             return 499, 0
         except InfoldError as failure:
             status, text = self._problems(failure, model)
-            if status >= 500 and status not in (503, 504):
+            if status >= 500 and status not in (501, 503, 504):
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
             body = error_body(text)
@@ -281,7 +283,7 @@ class Edge:
         token = request_id.set(identity)
         route, status, sent_bytes = "unmatched", 0, 0
         try:
-            if method == "POST" and (found := self._find(path)) is not None:
+            if method == "POST" and (found := self._endpoint(path)) is not None:
                 endpoint, model, model_version = found
                 route = endpoint.route
                 headers = [(b"x-request-id", identity.encode())]
@@ -293,6 +295,8 @@ class Edge:
                 finally:
                     route = str(getattr(scope.get("route"), "path", route))
                     status, sent_bytes = answer.status, answer.sent_bytes
+        except ClientGone:
+            status = 499
         except Exception:
             log.exception("request failed")
             if status == 0:
@@ -311,6 +315,10 @@ class Edge:
         if given and SANE_ID.fullmatch(given):
             return given
         return f"{self._prefix}{next(self._count):012x}"
+
+    def _endpoint(self, path: str) -> tuple[Endpoint, str, str | None] | None:
+        """As `_look_up`; what is long is nobody's to keep."""
+        return self._find(path) if len(path) <= LONGEST_KEPT else self._look_up(path)
 
     def _look_up(self, path: str) -> tuple[Endpoint, str, str | None] | None:
         """The endpoint of a path that carries tensors, with model and version."""

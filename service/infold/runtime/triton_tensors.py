@@ -155,7 +155,7 @@ def plain_name(name: str, place: str) -> str:
     Raises:
         ConfigError: It is not.
     """
-    if name in (".", "..") or any(each in name for each in "/\\\0"):
+    if len(name) > 128 or name in (".", "..") or any(each in name for each in "/\\\0"):
         raise ConfigError(place, f"'{name[:100]}' is no name of a file in the version's folder")
     return name
 

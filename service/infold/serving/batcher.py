@@ -212,6 +212,9 @@ class Batcher:
             self._pending.discard(call.answer)
             if not call.is_answered:
                 self._give_up(call)
+            # An exception holds this frame, which holds the call, which holds the exception: a cycle, and
+            # all of the body with it.
+            del call, ticket, work, asked
 
     async def close(self) -> None:
         """Finish what waits and what runs."""
@@ -283,6 +286,8 @@ class Batcher:
             if call.answer.done():
                 continue
             if isinstance(answer, BaseException):
+                if isinstance(answer, InfoldError):
+                    answer.__traceback__ = None  # whose frames hold the call: another cycle
                 call.answer.set_exception(answer)
             else:
                 call.answer.set_result(answer)
