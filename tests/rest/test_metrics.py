@@ -154,7 +154,10 @@ def test_what_is_told_of_outcomes_stages_and_nulls(monkeypatch: pytest.MonkeyPat
     counts.refused.add(0.25)
     counts.nulls.count += 7
     metrics.batch_ran("m", 1, 3, 8, Spent(0.5, 0.25, 0.125))
-    found = samples(page_of([metrics.snapshot()]))
+    metrics.of_model("idle", 1)
+    page = page_of([metrics.snapshot()])
+    found = samples(page)
+    assert b'infold_last_run_timestamp_seconds{model="idle"' not in page, "it has none"
     told: dict[tuple[str, str], float] = {
         ("infold_inferences_total", 'outcome="success",'): 2,
         ("infold_inferences_total", 'outcome="fail",'): 1,

@@ -311,10 +311,12 @@ async def test_too_late_and_too_many_are_failures(app: App) -> None:
     while not app.state.service.models.find("slow").is_full:
         await asyncio.sleep(0)
     assert await ask(app, "slow", body_of("slow", 1)) == 503
+    (started, _) = await leaves(app, "slow", b"", asyncio.Event())
+    assert started["status"] == 503, "before its body is there"
     gone.set()
     assert await busy == []
     assert await waits == 200
-    assert await counts(app, "slow") == (1, 3, 1, 1)
+    assert await counts(app, "slow") == (1, 4, 1, 1)
 
 
 async def leaves(app: App, model: str, body: bytes, when: asyncio.Event | None = None) -> list[Any]:

@@ -67,6 +67,14 @@ def test_outputs_come_in_the_order_asked(tmp_path: Path, wanted: list[str], in_o
     assert all(found[name].tobytes() == everything[name].tobytes() for name in wanted)
 
 
+def test_it_may_only_go_in_or_only_come_out(tmp_path: Path) -> None:
+    """Either end of a model alone."""
+    out = session(tmp_path, "g (float[n] f) => (bfloat16[n] h) { h = Cast <to=16> (f) }")
+    assert out.run({"f": np.array([1.5, -0.0], np.float32)})["h"].tobytes() == halves(1.5, -0.0).tobytes()
+    into = session(tmp_path, "g (bfloat16[n] h) => (float[n] f) { f = Cast <to=1> (h) }")
+    assert into.run({"h": halves(1.5, -2)})["f"].tolist() == [1.5, -2.0]
+
+
 def test_a_scalar_stays_one(tmp_path: Path) -> None:
     """It has no axis, in or out."""
     found = session(tmp_path, ANY).run({"x": np.array(3, BFLOAT16)})

@@ -1,8 +1,10 @@
 """A request that says how long it will wait for its run, in every way that requests are read and run."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,6 +114,29 @@ async def test_a_timeout_after_the_service_s_own_deadline_does_not_put_that_off(
     assert model.batches == [1]
 
 
+async def test_what_is_too_late_for_the_service_is_not_run_even_where_the_loop_is_busy(
+    runners: Runners[Any], way: tuple[Plan, bool]
+) -> None:
+    """A request that would wait longer by itself: whoever takes the next run looks at the clock."""
+    plan, is_cheap = way
+    model = FakeModel()
+    subject = batcher(runners, model, plan)
+    busy = await held_up(subject, model)
+    deadline = clock() + 0.01
+    late = asyncio.create_task(subject.answer(asked(5, LATE, is_cheap=is_cheap), deadline))
+    await settle()
+    while clock() < deadline:  # and the loop turns no more
+        pass
+    model.gate.set()
+    while not runners._sleeping:
+        pass
+    with pytest.raises(DeadlineExceededError):
+        await late
+    assert (await busy).tolist() == [2]
+    await subject.close()
+    assert model.batches == [1]
+
+
 async def test_once_its_run_has_begun_a_request_is_answered_however_long_that_takes(
     runners: Runners[Any], way: tuple[Plan, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,23 +192,38 @@ async def test_a_request_that_leaves_before_its_timeout_leaves_nothing_to_fire(
     assert model.batches == [1]
 
 
-async def test_a_timeout_found_out_by_a_runner_is_no_news_to_who_has_left(two: Runners[Any]) -> None:
-    """The caller goes while its body is read."""
+@pytest.mark.parametrize("timeout_s", [SOON, LATE])
+async def test_a_timeout_found_out_by_a_runner_is_no_news_to_who_has_left(
+    two: Runners[Any], timeout_s: float
+) -> None:
+    """The caller goes while its body is read: it does not run, and nothing waits for that time."""
     model = FakeModel()
     subject = batcher(two, model, JOINED)
-    reading, go_on = threading.Event(), threading.Event()
+    reading, go_on, held = threading.Event(), threading.Event(), []
 
     def decode() -> Asked:
         reading.set()
         go_on.wait(5)
-        return Asked({"x": np.ones(5, np.float32)}, None, SOON)
+        tensor = np.ones(5, np.float32)
+        held.append(weakref.ref(tensor))
+        return Asked({"x": tensor}, None, timeout_s)
 
     gone = asyncio.create_task(subject.answer(work(decode, is_cheap=False)))
     await asyncio.to_thread(reading.wait, 5)
     gone.cancel()
     await settle()
-    go_on.set()
-    assert (await subject.answer(row(1))).tolist() == [2]
+    del gone
+    gc.collect()
+    gc.disable()
+    try:
+        go_on.set()
+        assert (await subject.answer(row(1))).tolist() == [2]
+        while two._sleeping < 2:
+            await asyncio.sleep(0.001)
+        await settle()
+        assert held[0]() is None
+    finally:
+        gc.enable()
     await subject.close()
     assert model.batches == [1]
 

@@ -7,6 +7,7 @@ values; those of other types go with them as usual.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,10 +73,7 @@ def _array(value: Any, inputs: Tensors) -> Array:
         # An input that is an output too comes back in its own memory, which goes with the request.
         return array.copy() if any(np.may_share_memory(array, each) for each in inputs.values()) else array
     shape = value.shape()
-    count = int(np.prod(shape))
-    if not count:
-        return np.empty(shape, BFLOAT16)
-    pairs = (ctypes.c_uint16 * count).from_address(value.data_ptr())
+    pairs = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())
     return np.array(pairs, np.uint16).view(BFLOAT16).reshape(shape)  # a copy: the value goes
 
 

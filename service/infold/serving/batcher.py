@@ -24,10 +24,12 @@ from infold.errors import (
     DeadlineExceededError,
     InfoldError,
     InvalidInputError,
+    QueueFullError,
     SessionError,
 )
 from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
+from infold.serving.dispatch import Lane
 from infold.serving.events import Observer, Spent
 from infold.serving.inline import InlineRuns
 from infold.serving.joining import common_rows, joined, padded_rows, parts, split
@@ -55,6 +57,7 @@ class _Call:
     """A request between its arrival and its answer.
 
     Attributes:
+        answer: None once nobody waits for it: an error in it would hold the frames that hold this.
         asked: None until it is decoded.
         ticket: Its place in the queue where it waits now.
         run: Switch of the run it is in, with everyone who waits for that.
@@ -66,7 +69,7 @@ class _Call:
     """
 
     work: Work[Any]
-    answer: asyncio.Future[Any]
+    answer: asyncio.Future[Any] | None
     asked: Asked | None = None
     rows: int = 1
     arrived: float = 0.0
@@ -79,9 +82,15 @@ class _Call:
     timer: asyncio.TimerHandle | None = None
 
     @property
+    def is_awaited(self) -> bool:
+        """Whoever asked has no answer yet, and has not left."""
+        return self.answer is not None and not self.answer.done()
+
+    @property
     def has_result(self) -> bool:
         """Whoever asked gets what they asked for."""
-        return self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
+        answer = self.answer
+        return answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None
 
     def decode(self) -> Asked:
         """Read it, and remember how long that took."""
@@ -188,33 +197,31 @@ class Batcher:
             decode_s = time.perf_counter() - began
             if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
                 return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
-        call = _Call(work, self._loop.create_future(), asked, rows, clock(), decode_s=decode_s)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        call = _Call(work, future, asked, rows, clock(), decode_s=decode_s)
         if asked is None and self._joins:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
             lane, ticket = self._running, self._ticket(call, _earlier(deadline, call))
-        call.ticket = ticket
-        self._runners.offer(lane, ticket)
+        self._offer(lane, ticket)
         if ticket.deadline is not None and ticket.deadline != deadline:
             self._expire_at(ticket.deadline, call)
-        self._pending.add(call.answer)
-        watch = None if left is None else self._watch(left, call.answer)
+        self._pending.add(future)
+        watch = None if left is None else self._watch(left, future)
         try:
             async with asyncio.timeout_at(deadline):
-                answer: Answer = await call.answer
-                return answer
+                return await future
         except TimeoutError as late:
             raise DeadlineExceededError(clock() - call.arrived) from late
         finally:
             for each in (watch, call.timer):
                 if each is not None:
                     each.cancel()
-            self._pending.discard(call.answer)
+            self._pending.discard(future)
+            call.answer = None
             if not call.is_answered:
                 self._give_up(call)
-            # An exception holds this frame, which holds the call, which holds the exception: a cycle, and
-            # all of the body with it.
-            del call, ticket, work, asked
+            del future, watch, each
 
     async def close(self) -> None:
         """Finish what waits and what runs."""
@@ -261,16 +268,16 @@ class Batcher:
         """Wait for its run until then; once that has begun, only the service's own deadline counts."""
 
         def expire() -> None:
-            if not call.is_taken and not call.answer.done():
+            if not call.is_taken and call.answer is not None and not call.answer.done():
                 call.answer.set_exception(DeadlineExceededError(clock() - call.arrived))
 
-        if not call.answer.done():
+        if call.is_awaited:
             call.timer = self._loop.call_at(deadline, expire)
 
     def _give_up(self, call: _Call) -> None:
         """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
         call.is_given_up = True
-        ticket = call.ticket
+        ticket, call.ticket = call.ticket, None
         assert ticket is not None
         if self._runners.withdraw(self._running, ticket) or self._runners.withdraw(self._decoding, ticket):
             return
@@ -283,12 +290,10 @@ class Batcher:
         for call, answer in zip(calls, answers, strict=True):
             call.is_answered = True
             call.run = call.ticket = None  # which hold it: a cycle, and all of the body with it
-            if call.answer.done():
+            if call.answer is None or call.answer.done():
                 continue
             if isinstance(answer, BaseException):
-                if isinstance(answer, InfoldError):
-                    answer.__traceback__ = None  # whose frames hold the call: another cycle
-                call.answer.set_exception(answer)
+                call.answer.set_exception(_bare(answer))
             else:
                 call.answer.set_result(answer)
         for wait in waits:
@@ -316,6 +321,15 @@ class Batcher:
             self._rows_of[key] = rows
         return rows
 
+    def _offer(self, lane: Lane[_Call], ticket: Ticket[_Call]) -> None:
+        """Let a request wait in this place."""
+        ticket.payload.ticket = ticket
+        try:
+            self._runners.offer(lane, ticket)
+        except QueueFullError:
+            ticket.payload.ticket = None
+            raise
+
     def _ticket(self, call: _Call, deadline: float | None) -> Ticket[_Call]:
         rows = max(1, call.rows)  # a request without rows takes a place too
         key = _key(call.asked) if self._joins and call.asked is not None else None
@@ -335,10 +349,11 @@ class Batcher:
             deadline = _earlier(ticket.deadline, call)
             if deadline != ticket.deadline and deadline is not None:
                 self._loop.call_soon_threadsafe(self._expire_at, deadline, call)
-            call.ticket = self._ticket(call, deadline)
-            self._runners.offer(self._running, call.ticket)
+            ticket = self._ticket(call, deadline)
+            self._offer(self._running, ticket)
             if ticket.payload.is_given_up:  # meanwhile, and maybe before it had this place
-                self._runners.withdraw(self._running, call.ticket)
+                self._runners.withdraw(self._running, ticket)
+                call.ticket = None
         except Exception as failure:
             self._answered([call], [failure])
 
@@ -445,6 +460,18 @@ class _Timed:
 def _gone(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
     """In the place of a session that was let go; whoever is left has been given up."""
     raise AbandonedError
+
+
+def _bare(failure: BaseException) -> BaseException:
+    """The error, and what caused it, without the frames of the runner: these hold requests, and the error.
+
+    One that nobody foresaw keeps them, to be logged.
+    """
+    each: BaseException | None = failure
+    while isinstance(failure, InfoldError) and each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return failure
 
 
 def _earlier(deadline: float | None, call: _Call) -> float | None:
