@@ -176,7 +176,6 @@ def long_request(*, is_right: bool) -> Request:
     return infer("echo_float", f'{{"inputs":[{entry}]}}'.encode())
 
 
-@found
 def test_long_bodies_that_are_refused_are_forgotten(failing: Server, asked: Line) -> None:
     """20 MiB of each body of 4 stay until the cyclic collector comes, which may take hundreds of requests.
 
