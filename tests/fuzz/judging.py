@@ -20,7 +20,7 @@ NOT_SERVED = re.compile(
 # a model or path, or the file of a model.
 PLACE = re.compile(
     r"^(?:inputs|outputs|instances|parameters|id|signature_name|request|body|JSON|models|input)\b"
-    r"|^(?:part|the form|no form)\b"
+    r"|^parts\[\d+\]"
     r"|`[a-z_]+`|Expected `|'instances'|'inputs'|not a predict request|\brequest body\b"
     r"|^Inference-Header-Content-Length|\bcontent-encoding\b|\bcontent-type\b|^Content-|^Accept"
     r"|unknown model: '|^model '|^failed to load '|deadline passed after|there is no /|is not allowed on /"

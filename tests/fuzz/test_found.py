@@ -70,7 +70,6 @@ def test_a_depth_near_the_limit_of_the_interpreter(asked: Line, form: str) -> No
         judge(request, asked.ask(request))
 
 
-@found
 def test_a_client_that_leaves_while_two_of_its_requests_wait(failing: Server, asked: Line) -> None:
     """A failure in the log: of the two only the last is told, and the answer to the first goes nowhere."""
     entry = '{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}'

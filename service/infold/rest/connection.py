@@ -124,6 +124,7 @@ class Connection(HttpToolsProtocol):
     max_body_bytes = 2**26
     long_body: LongBody | None = None
     _head_bytes = 0
+    _before: Sequence[RequestResponseCycle] = ()  # requests before the last one, while they wait
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, as all else is refused, and close the connection."""
@@ -138,6 +139,9 @@ class Connection(HttpToolsProtocol):
         """Make room for a long body before the app is told of the request."""
         self._head_bytes = 0
         self.long_body = None
+        before: RequestResponseCycle | None = self.cycle
+        if before is not None and not before.response_complete:
+            self._before = [*(each for each in self._before if not each.response_complete), before]
         found = dict(self.headers)
         size = found.get(b"content-length", b"")
         if len(size) > 4 and size.isdigit() and LONG_BYTES <= int(size) <= self.max_body_bytes:
@@ -183,10 +187,21 @@ class Connection(HttpToolsProtocol):
             self.transport.write(CONTINUE)
         self.cycle.waiting_for_100_continue = False
 
+    def on_response_complete(self) -> None:
+        """Go on with what was sent behind this request, and read no more before that is answered."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for a body."""
+        """Tell whoever waits for a body, and all requests that are not answered yet, not the last alone."""
         if self.long_body is not None:
             self.long_body.lose()
+        for cycle in self._before:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._before = ()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def _read_by(self, protocol: Any) -> None:
@@ -216,7 +231,6 @@ def come_body(receive: Receive) -> bytes | None:
     cycle.body = bytearray()
     cycle.waiting_for_100_continue = False
     cycle.message_event.clear()
-    cycle.flow.resume_reading()
     return body
 
 
