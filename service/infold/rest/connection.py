@@ -128,7 +128,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, as all else is refused, and close the connection."""
-        body = error_body(msg)
+        what = "cannot be parsed" if msg.startswith("Invalid") else msg  # uvicorn says no more
+        body = error_body(f"HTTP request: {what}")
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
             body
         )
@@ -166,7 +167,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         # Of a path, a header or a trailer the parser keeps all until it ends; bytes of a body are none.
         if self._head_bytes > MAX_HEAD_BYTES + len(data) and not self.transport.is_closing():
-            self.send_400_response(f"more than {MAX_HEAD_BYTES} bytes of headers")
+            self.send_400_response(f"more than {MAX_HEAD_BYTES} bytes before or behind its body")
         body = self.long_body
         if body is not None and not body.is_complete and not self.transport.is_closing():
             self._read_by(body)
