@@ -71,7 +71,7 @@ def test_an_access_line_has_the_form_of_every_other_line(stream: Pieces, path: s
 
     asyncio.run(answer())
     token = request_id.set("id-1")
-    facts = {"method": "POST", "path": path}
+    facts = {"method": "POST", "path": path if len(path) <= 512 else f"{path[:512]}..."}
     logging.getLogger("infold.access").info(
         "request answered", extra={**facts, "status": 200, "seconds": 0.012346, "sent_bytes": 17}
     )
