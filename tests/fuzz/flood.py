@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from fuzz.asking import TIMEOUT_S, Answer, Request, Stream, answers_in
 from fuzz.judging import judge
 
-__all__ = ["Memory", "Sample", "flood", "samples"]
+__all__ = ["HAS_PROC", "Memory", "Sample", "flood", "samples"]
 
 Sample = Request | Stream
+# Where the memory of a process is told.
+HAS_PROC = Path("/proc/self/smaps_rollup").exists()
 
 
 def samples(strategy: st.SearchStrategy[Sample], count: int) -> list[Sample]:

@@ -25,7 +25,7 @@ PLACE = re.compile(
     r"|^Inference-Header-Content-Length|\bcontent-encoding\b|\bcontent-type\b|^Content-|^Accept"
     r"|unknown model: '|^model '|^failed to load '|deadline passed after|there is no /|is not allowed on /"
     r"| is not served by infold$|--model-control explicit$|its model\.toml has no"
-    r"|^HTTP request: |bytes are left behind the last input|^more than \d+ (?:inputs|parts)"
+    r"|^HTTP request: |bytes are left behind the last input|^more than \d+ (?:inputs|parts|bytes of headers)"
 )
 
 

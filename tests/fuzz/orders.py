@@ -37,8 +37,7 @@ CONFIGURATION: dict[str, list[Any]] = {
     "response_cache": [{"enable": True}, 1],
     "sequence_batching": [{}],
     "ensemble_scheduling": [{}],
-    # `test_found` has a long one.
-    "default_model_filename": ["model.onnx", "../../../etc/passwd", "/etc/passwd", "", "\0"],
+    "default_model_filename": ["model.onnx", "../../../etc/passwd", "/etc/passwd", "", "\0", "a" * 5000],
     "cc_model_filenames": [{"1": "x"}],
     "no such key": [1],
 }  # fmt: skip

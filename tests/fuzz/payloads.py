@@ -31,13 +31,7 @@ def numpy_files(draw: st.DrawFn) -> Request:
     file = io.BytesIO()
     np.save(file, draw(st.sampled_from(arrays)), allow_pickle=True)
     body = file.getvalue()
-    odd = [
-        b"(1, 2)",
-        b"(-1, 2)",
-        b"(99999999999, 9999999999999)",
-        b"((1,), 2)",
-        b"(__import__('os'), 1)",
-    ]
+    odd = [b"(1, 2)", b"(-1, 2)", b"(1, 2L)", b"(99999999999, 9999999999999)", b"((1,), 2)", b"(f(), 1)"]
     body = body.replace(b"(1, 2)", draw(st.sampled_from(odd)))
     types = [b"application/x-npy", b"application/octet-stream", b"application/npy", b"application/x-npz"]
     headers = ((b"content-type", draw(st.sampled_from(types))),)

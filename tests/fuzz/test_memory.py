@@ -12,7 +12,7 @@ import pytest
 from fuzz import streams
 from fuzz.conftest import healthy
 from fuzz.drafts import drafts
-from fuzz.flood import Memory, Sample, flood, samples
+from fuzz.flood import HAS_PROC, Memory, Sample, flood, samples
 from fuzz.kinds import KINDS
 from fuzz.messages import MESSAGES
 from fuzz.mistakes import MISTAKES, mistaken
@@ -27,7 +27,7 @@ CALLERS = 12
 GROWTH_MIB = 30.0
 # Of one generator.
 EACH = 25
-# Bodies above have a buffer of their own, and leave more behind than they should: `test_found` has those.
+# What is longer leaves gaps in the heap, which fill up only after far more requests.
 LONG_BYTES = 2**16
 
 
@@ -54,7 +54,7 @@ def fresh(fuzzed_models: Path, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="no /proc")
+@pytest.mark.skipif(not HAS_PROC, reason="no /proc")
 def test_memory_does_not_grow(fresh: Server, mix: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
     """By no more than 30 MiB, however many have asked whatever they like."""
     asyncio.run(flood(fresh.address, mix, WARM_UP, CALLERS))
