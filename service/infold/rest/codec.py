@@ -63,6 +63,8 @@ MAX_RANK = 32
 LONG_BYTES = 2048
 # Below this a text is searched sooner than an array is looked at.
 SHORT_BYTES = 4096
+# A parser takes several times its longest text.
+USUAL_BYTES = 2**23
 # simdjson counts no further.
 MOST_COUNTED = 0xFFFFFF
 # Of a 64-bit integer, sign included.
@@ -111,7 +113,7 @@ def _read_long(raw: bytes | Span, dtype: np.dtype[np.generic], depth: int) -> Ar
         return None
     code, wide = kinds[kind_of(dtype)]
     try:
-        array = _parser().parse(raw.view if isinstance(raw, Span) else raw)
+        array = _parser(len(raw)).parse(raw.view if isinstance(raw, Span) else raw)
         shape = _regular_shape(raw, array, depth)
         flat = None if shape is None else np.frombuffer(array.as_buffer(of_type=code), wide)
     except (ValueError, TypeError, RuntimeError):
@@ -119,8 +121,10 @@ def _read_long(raw: bytes | Span, dtype: np.dtype[np.generic], depth: int) -> Ar
     return None if flat is None or flat.size != math.prod(shape or ()) else flat.reshape(shape)
 
 
-def _parser() -> Any:
-    """This thread's own; it keeps its memory from one request to the next."""
+def _parser(size: int) -> Any:
+    """This thread's own, which keeps its memory from one request to the next; what few need is given back."""
+    if size > USUAL_BYTES:
+        return simdjson.Parser()
     if not hasattr(_parsers, "own"):
         _parsers.own = simdjson.Parser()
     return _parsers.own

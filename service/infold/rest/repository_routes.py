@@ -54,7 +54,7 @@ def add_repository(app: FastAPI, service: Service) -> None:
         return index(on_disk, await service.states(), only_ready=asked.ready)
 
     @app.post("/v2/repository/{repository}/models/{model}/load", include_in_schema=False)
-    @app.post(LOAD, tags=["repository"], openapi_extra=_body(parameters="object"))
+    @app.post(LOAD, tags=["repository"], response_class=Response, openapi_extra=_body(parameters="object"))
     async def load(request: Request, model: str) -> Response:
         """The model is loaded as it lies on disk now, once this answers."""
         asked = await read(request, _Order)
@@ -69,7 +69,7 @@ def add_repository(app: FastAPI, service: Service) -> None:
         return Response()
 
     @app.post("/v2/repository/{repository}/models/{model}/unload", include_in_schema=False)
-    @app.post(UNLOAD, tags=["repository"], openapi_extra=_body(parameters="object"))
+    @app.post(UNLOAD, tags=["repository"], response_class=Response, openapi_extra=_body(parameters="object"))
     async def unload(request: Request, model: str) -> Response:
         """The model is served no more, once this answers."""
         await read(request, _Order)
