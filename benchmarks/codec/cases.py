@@ -114,7 +114,7 @@ def from_json(values: Values) -> Case:
     for _ in range(values.array.ndim if values.form == NESTED else 1):
         element = list[element]
     tensor = msgspec.defstruct("Tensor", [("data", element)])
-    decoder = msgspec.json.Decoder(msgspec.defstruct("Request", [("inputs", list[tensor])]))  # type: ignore[valid-type]
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Request", [("inputs", list[tensor])]))  # type: ignore[valid-type]  # a type made here
 
     def numbers() -> object:
         found = parser.parse(body)["inputs"][0]["data"]

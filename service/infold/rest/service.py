@@ -316,8 +316,7 @@ def _json_bytes(scope: Scope) -> int | None:
 
 
 def _form(scope: Scope) -> Form:
-    kind = headers_by_name(scope).get(b"content-type")
-    return Form.JSON if kind is None or kind == b"application/json" else form_of(str(kind, "latin-1"))
+    return form_of(header(scope, b"content-type"))
 
 
 def _refuse_if_full(servable: Servable) -> None:

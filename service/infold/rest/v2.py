@@ -23,7 +23,7 @@ from infold.rest.codec import DATATYPES, count_nulls, encode_json, json_ready
 from infold.rest.cutting import SMALL_BYTES, Body, read_cut
 from infold.rest.parameters import OutputParameters, request_parameters
 from infold.rest.plain import read_plain, read_plain_bytes
-from infold.rest.v2_tensors import HALVES, AskedModel, read_inputs, read_json, read_outputs
+from infold.rest.v2_tensors import HALVES, AskedModel, has_halves, read_inputs, read_json, read_outputs
 from infold.serving import Reading
 from infold.tensors import Array, Signature, Tensors
 
@@ -108,21 +108,21 @@ def decode_infer(
     """
     if json_bytes == 0:
         return _only_input(memoryview(body), signature)
-    model = AskedModel(signature, reading or Reading(), halves)
     if json_bytes is None:
-        is_plain = len(body) <= SMALL_BYTES and (halves or not model.has_halves)
+        is_plain = len(body) <= SMALL_BYTES and (halves or not has_halves(signature))
         if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
             tensors, own_id = plain
             if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
                 return InferRequest(tensors, id=own_id)
         whole = bytes(body) if isinstance(body, memoryview) else body
+        model = AskedModel(signature, reading or Reading(), halves)
         return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), model))
     text, blobs = _parted(memoryview(body), json_bytes)
     if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
         tensors, own_id, is_binary = bare
         if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
             return InferRequest(tensors, id=own_id, is_binary=is_binary)
-    return _careful(text, blobs, model)
+    return _careful(text, blobs, AskedModel(signature, reading or Reading(), halves))
 
 
 def _careful(text: Body, blobs: memoryview, model: AskedModel) -> InferRequest:

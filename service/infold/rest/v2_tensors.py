@@ -32,7 +32,7 @@ from infold.rest.span import Span
 from infold.serving import Reading
 from infold.tensors import Array, Signature, TensorSpec, kind_of
 
-__all__ = ["HALVES", "AskedModel", "read_inputs", "read_json", "read_outputs"]
+__all__ = ["HALVES", "AskedModel", "has_halves", "read_inputs", "read_json", "read_outputs"]
 
 MAX_ELEMENTS = 2**31
 MAX_LENGTH = 2**64
@@ -66,14 +66,14 @@ class AskedModel:
     reading: Reading
     halves: bool
 
-    @property
-    def has_halves(self) -> bool:
-        """It takes 16-bit floats."""
-        return any(DATATYPES[spec.dtype] in HALVES for spec in self.signature.inputs)
-
 
 _inputs = msgspec.json.Decoder(_Input)
 _outputs = msgspec.json.Decoder(_Output)
+
+
+def has_halves(signature: Signature) -> bool:
+    """A model takes 16-bit floats."""
+    return any(DATATYPES[spec.dtype] in HALVES for spec in signature.inputs)
 
 
 def read_inputs(

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from infold.errors import (
 )
 from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
+from infold.serving.calls import Call, RunFunction, SharedRun, TimedRun, bare, earlier, encoded, key_of
 from infold.serving.dispatch import Lane
 from infold.serving.events import Observer, Spent
 from infold.serving.inline import InlineRuns
@@ -43,68 +43,12 @@ __all__ = ["Batcher", "Left", "RunFunction"]
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-RunFunction = Callable[[Tensors, Sequence[str] | None, Stop | None], dict[str, Array]]
 KNOWN_SHAPES = 1024
 # What a run of more rows, and than are joined, took of memory is given back after it.
 USUAL_ROWS = 8
 
 # Returns once whoever asked has left.
 Left = Callable[[], Awaitable[None]]
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A request between its arrival and its answer.
-
-    Attributes:
-        answer: None once nobody waits for it: an error in it would hold the frames that hold this.
-        asked: None until it is decoded.
-        ticket: Its place in the queue where it waits now.
-        run: Switch of the run it is in, with everyone who waits for that.
-        is_given_up: Nobody waits for it any more.
-        is_taken: A runner has begun its run.
-        is_answered: A runner has answered it.
-        decode_s: Seconds it took to decode it.
-        timer: Ends its wait for a run where the request itself says how long that may be.
-    """
-
-    work: Work[Any]
-    answer: asyncio.Future[Any] | None
-    asked: Asked | None = None
-    rows: int = 1
-    arrived: float = 0.0
-    ticket: Ticket[_Call] | None = None
-    run: _Run | None = None
-    is_given_up: bool = False
-    is_taken: bool = False
-    is_answered: bool = False
-    decode_s: float = 0.0
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whoever asked has no answer yet, and has not left."""
-        return self.answer is not None and not self.answer.done()
-
-    @property
-    def has_result(self) -> bool:
-        """Whoever asked gets what they asked for."""
-        answer = self.answer
-        return answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None
-
-    def decode(self) -> Asked:
-        """Read it, and remember how long that took."""
-        began = time.perf_counter()
-        self.asked = self.work.decode()
-        self.decode_s = time.perf_counter() - began
-        return self.asked
-
-
-@dataclass(eq=False, slots=True)
-class _Run:
-    calls: list[_Call]
-    stop: Stop
-    spent: Spent = field(default_factory=Spent)
 
 
 class Batcher:
@@ -128,7 +72,7 @@ class Batcher:
         run: RunFunction,
         batching: Batching,
         plan: Plan,
-        runners: Runners[_Call],
+        runners: Runners[Call],
         observer: Observer,
         run_wide: RunFunction | None = None,
     ) -> None:
@@ -144,7 +88,7 @@ class Batcher:
         self._joins = signature.is_batched and plan.join_rows > 1
         self._pending: set[asyncio.Future[Any]] = set()
         self._rows_of: dict[Hashable, int] = {}  # of shapes that were found to fit
-        self._queue: BatchQueue[_Call] = BatchQueue(
+        self._queue: BatchQueue[Call] = BatchQueue(
             plan.join_rows if self._joins else 1,
             batching.max_delay_s if self._joins else 0.0,
             batching.capacity_rows,
@@ -154,7 +98,7 @@ class Batcher:
         self._running = runners.add(
             self._queue, self._execute, cores=plan.cores, runs=plan.runs, wide_cores=wide_cores
         )
-        self._undecoded: BatchQueue[_Call] = BatchQueue(1, 0.0, batching.capacity_rows)
+        self._undecoded: BatchQueue[Call] = BatchQueue(1, 0.0, batching.capacity_rows)
         self._decoding = runners.add(self._undecoded, self._decode, runs=runners.cores)
 
     @property
@@ -198,11 +142,11 @@ class Batcher:
             if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
                 return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
         future: asyncio.Future[Answer] = self._loop.create_future()
-        call = _Call(work, future, asked, rows, clock(), decode_s=decode_s)
+        call = Call(work, future, asked, rows, clock(), decode_s=decode_s)
         if asked is None and self._joins:
             lane, ticket = self._decoding, Ticket(call, 1, None, call.arrived, deadline)
         else:
-            lane, ticket = self._running, self._ticket(call, _earlier(deadline, call))
+            lane, ticket = self._running, self._ticket(call, earlier(deadline, call))
         self._offer(lane, ticket)
         if ticket.deadline is not None and ticket.deadline != deadline:
             self._expire_at(ticket.deadline, call)
@@ -264,7 +208,7 @@ class Batcher:
 
         return self._loop.create_task(watch())
 
-    def _expire_at(self, deadline: float, call: _Call) -> None:
+    def _expire_at(self, deadline: float, call: Call) -> None:
         """Wait for its run until then; once that has begun, only the service's own deadline counts."""
 
         def expire() -> None:
@@ -274,7 +218,7 @@ class Batcher:
         if call.is_awaited:
             call.timer = self._loop.call_at(deadline, expire)
 
-    def _give_up(self, call: _Call) -> None:
+    def _give_up(self, call: Call) -> None:
         """Nobody waits for this request any more: its place, and a run for it alone, are free again."""
         call.is_given_up = True
         ticket, call.ticket = call.ticket, None
@@ -285,7 +229,7 @@ class Batcher:
             call.run.stop.set()
 
     def _deliver(
-        self, calls: Sequence[_Call], answers: Sequence[Any], waits: Sequence[float], runs: Sequence[_Run]
+        self, calls: Sequence[Call], answers: Sequence[Any], waits: Sequence[float], runs: Sequence[SharedRun]
     ) -> None:
         for call, answer in zip(calls, answers, strict=True):
             call.is_answered = True
@@ -293,7 +237,7 @@ class Batcher:
             if call.answer is None or call.answer.done():
                 continue
             if isinstance(answer, BaseException):
-                call.answer.set_exception(_bare(answer))
+                call.answer.set_exception(bare(answer))
             else:
                 call.answer.set_result(answer)
         for wait in waits:
@@ -321,7 +265,7 @@ class Batcher:
             self._rows_of[key] = rows
         return rows
 
-    def _offer(self, lane: Lane[_Call], ticket: Ticket[_Call]) -> None:
+    def _offer(self, lane: Lane[Call], ticket: Ticket[Call]) -> None:
         """Let a request wait in this place."""
         ticket.payload.ticket = ticket
         try:
@@ -330,14 +274,14 @@ class Batcher:
             ticket.payload.ticket = None
             raise
 
-    def _ticket(self, call: _Call, deadline: float | None) -> Ticket[_Call]:
+    def _ticket(self, call: Call, deadline: float | None) -> Ticket[Call]:
         rows = max(1, call.rows)  # a request without rows takes a place too
-        key = _key(call.asked) if self._joins and call.asked is not None else None
+        key = key_of(call.asked) if self._joins and call.asked is not None else None
         return Ticket(call, rows, key, call.arrived, deadline)
 
     # -- in a runner ------------------------------------------------------------------------------
 
-    def _decode(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
+    def _decode(self, tickets: list[Ticket[Call]], is_wide: bool) -> None:
         """Decode one request and let it wait for its run."""
         del is_wide
         (ticket,) = tickets
@@ -346,7 +290,7 @@ class Batcher:
             return
         try:
             call.rows = self._checked(call.decode())
-            deadline = _earlier(ticket.deadline, call)
+            deadline = earlier(ticket.deadline, call)
             if deadline != ticket.deadline and deadline is not None:
                 self._loop.call_soon_threadsafe(self._expire_at, deadline, call)
             ticket = self._ticket(call, deadline)
@@ -357,13 +301,13 @@ class Batcher:
         except Exception as failure:
             self._answered([call], [failure])
 
-    def _execute(self, tickets: list[Ticket[_Call]], is_wide: bool) -> None:
+    def _execute(self, tickets: list[Ticket[Call]], is_wide: bool) -> None:
         """Run a batch and send everyone an answer or an error."""
         calls, taken = [ticket.payload for ticket in tickets], clock()
         for call in calls:
             call.is_taken = True
         run = self._run_wide if is_wide and self._run_wide is not None else self._run
-        runs: list[_Run] = []
+        runs: list[SharedRun] = []
         try:
             answers: list[Any] = self._compute(calls, run, runs)
         except SessionError as failure:
@@ -378,15 +322,15 @@ class Batcher:
 
     def _answered(
         self,
-        calls: Sequence[_Call],
+        calls: Sequence[Call],
         answers: Sequence[Any],
         waits: Sequence[float] = (),
-        runs: Sequence[_Run] = (),
+        runs: Sequence[SharedRun] = (),
     ) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._deliver, calls, answers, waits, runs)
 
-    def _one_by_one(self, calls: list[_Call], run: RunFunction, runs: list[_Run]) -> list[Any]:
+    def _one_by_one(self, calls: list[Call], run: RunFunction, runs: list[SharedRun]) -> list[Any]:
         """One bad request must not fail its neighbours."""
         answers: list[Any] = []
         for call in calls:
@@ -399,22 +343,22 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._observer.batch_failed, model, version, len(calls))
         return answers
 
-    def _compute(self, calls: list[_Call], run: RunFunction, runs: list[_Run]) -> list[Any]:
+    def _compute(self, calls: list[Call], run: RunFunction, runs: list[SharedRun]) -> list[Any]:
         """Decode what is not decoded yet, join, run, split and encode; what ran is added to `runs`."""
         for call in calls:
             if call.asked is None:
                 call.rows = self._checked(call.decode())
-                if (deadline := _earlier(None, call)) is not None and deadline <= clock():
+                if (deadline := earlier(None, call)) is not None and deadline <= clock():
                     raise DeadlineExceededError(clock() - call.arrived)
         usual = max(self._plan.join_rows, USUAL_ROWS)
-        shared = _Run(calls, Stop(is_large=sum(call.rows for call in calls) > usual))
+        shared = SharedRun(calls, Stop(is_large=sum(call.rows for call in calls) > usual))
         spent = shared.spent
         for call in calls:
             call.run = shared
             spent.input_s += call.decode_s
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
-        timed = _Timed(run, spent)
+        timed = TimedRun(run, spent)
         most, counts = self._batching.max_rows, [call.rows for call in calls]
         if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
             pieces = [timed(part, wanted, stop) for part in parts(asked[0].tensors, counts[0], most)]
@@ -428,69 +372,12 @@ class Batcher:
                 inputs = joined([each.tensors for each in asked], rows)
                 spent.input_s += time.perf_counter() - began
                 results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
-        answers = [_encoded(call, own) for call, own in zip(calls, results, strict=True)]
+        answers = [encoded(call, own) for call, own in zip(calls, results, strict=True)]
         spent.output_s += time.perf_counter() - timed.ended
         runs.append(shared)
         return answers
 
 
-class _Timed:
-    """A run whose time is counted.
-
-    Attributes:
-        ended: When the last one did.
-    """
-
-    __slots__ = ("_run", "_spent", "ended")
-
-    def __init__(self, run: RunFunction, spent: Spent) -> None:
-        self._run = run
-        self._spent = spent
-        self.ended = 0.0
-
-    def __call__(self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop) -> dict[str, Array]:
-        began = time.perf_counter()
-        try:
-            return self._run(tensors, outputs, stop)
-        finally:
-            self.ended = time.perf_counter()
-            self._spent.infer_s += self.ended - began
-
-
 def _gone(tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None) -> dict[str, Array]:
     """In the place of a session that was let go; whoever is left has been given up."""
     raise AbandonedError
-
-
-def _bare(failure: BaseException) -> BaseException:
-    """The error, and what caused it, without the frames of the runner: these hold requests, and the error.
-
-    One that nobody foresaw keeps them, to be logged.
-    """
-    each: BaseException | None = failure
-    while isinstance(failure, InfoldError) and each is not None:
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
-    return failure
-
-
-def _earlier(deadline: float | None, call: _Call) -> float | None:
-    """The deadline of a request that may have set itself one, once it is decoded."""
-    if call.asked is None or call.asked.timeout_s is None:
-        return deadline
-    own = call.arrived + call.asked.timeout_s
-    return own if deadline is None else min(deadline, own)
-
-
-def _encoded(call: _Call, results: dict[str, Array]) -> Any:
-    """The answer, or what was wrong with it: that is nobody else's of its run."""
-    try:
-        return call.work.encode(results)
-    except Exception as failure:
-        return failure
-
-
-def _key(asked: Asked) -> Hashable:
-    """Only requests of equal dtypes, trailing shapes and wanted outputs share a run."""
-    wanted = None if asked.outputs is None else tuple(asked.outputs)
-    return wanted, tuple((name, a.dtype.str, a.shape[1:]) for name, a in sorted(asked.tensors.items()))
