@@ -14,7 +14,6 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -24,19 +23,20 @@ import numpy as np
 import orjson
 import simdjson
 
-from infold.errors import InvalidInputError, MalformedBodyError
+from infold.errors import InvalidInputError
 from infold.rest.span import Span
 from infold.tensors import BFLOAT16, Array, kind_of
 
 __all__ = [
     "DATATYPES",
     "DTYPES",
+    "MAX_ELEMENTS",
     "MAX_RANK",
+    "TOO_DEEP",
     "count_nulls",
     "decode_array",
     "encode_json",
     "json_ready",
-    "not_too_deep",
 ]
 
 # Names of the protocol for numpy's types; strings are objects.
@@ -59,6 +59,9 @@ DATATYPES: dict[np.dtype[np.generic], str] = {
 DTYPES = {name: dtype for dtype, name in DATATYPES.items()}
 
 MAX_RANK = 32
+MAX_ELEMENTS = 2**31
+# Where a reader of JSON gave up on its nesting, whichever that was.
+TOO_DEEP = "JSON nesting depth exceeds maximum allowed limit (100)"
 # Below this all readers are equally fast.
 LONG_BYTES = 2048
 # Below this a text is searched sooner than an array is looked at.
@@ -94,7 +97,7 @@ def decode_array(raw: bytes | Span, dtype: np.dtype[np.generic], place: str) -> 
             values = _decoder(dtype, depth).decode(raw)
             array = _to_array(values, dtype, depth)
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-            raise _explained(bytes(raw), dtype, place) from None
+            raise _explained(raw, dtype, place) from None
     if dtype.kind in "iu" and array.size:
         limits = np.iinfo(dtype.name)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
@@ -242,19 +245,6 @@ class _Huge(float):
     """A number beyond all floats: infinite, and shown as it is written."""
 
     text = ""
-
-
-@contextmanager
-def not_too_deep() -> Iterator[None]:
-    """Where one reader has just come through and the next has not, the nesting is to blame.
-
-    Raises:
-        MalformedBodyError: It is.
-    """
-    try:
-        yield
-    except RecursionError:
-        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
 
 
 def _loaded(raw: bytes) -> Any:

@@ -130,10 +130,9 @@ class Connection(HttpToolsProtocol):
         """Refuse what is no request, as all else is refused, and close the connection."""
         what = "cannot be parsed" if msg.startswith("Invalid") else msg  # uvicorn says no more
         body = error_body(f"HTTP request: {what}")
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
-            body
-        )
-        self.transport.write(STATUS_LINE[400] + head + body)
+        head = b"content-type: application/json\r\nconnection: close\r\n"
+        size = b"content-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[400] + head + size + body)
         self.transport.close()
 
     def on_headers_complete(self) -> None:

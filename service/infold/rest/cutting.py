@@ -71,11 +71,11 @@ def read_cut(body: bytes, keys: re.Pattern[bytes], read: Callable[[Body], Read])
         read: Asks the body for every array it reads.
 
     Raises:
-        RequestError: The reader's own, of the body as it came.
+        RequestError, RecursionError: The reader's own, of the body as it came.
     """
     parted = cut(body, keys)
     if parted.arrays:
-        with contextlib.suppress(RequestError):
+        with contextlib.suppress(RequestError, RecursionError):
             found = read(parted)
             if not parted.unread:
                 return found

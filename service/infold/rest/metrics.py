@@ -74,7 +74,7 @@ def add(total: Spent, spent: Spent, times: int) -> None:
 
 
 class ModelCounts:
-    """What is counted of one version; whoever counts for it keeps this and saves the look-up."""
+    """What is counted of one version."""
 
     __slots__ = (
         "answered",

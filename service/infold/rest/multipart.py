@@ -1,8 +1,7 @@
 """The parts of a form, as browsers and `curl -F` send it.
 
 The boundary is looked for by `bytes.find`, and what is no delimiter but begins like one is
-refused: a reader that goes through it byte by byte takes a core for half a minute with a body
-made for that.
+refused: a reader that goes through it byte by byte can be kept busy by a body made for that.
 
 Source: RFC 7578; RFC 2046, 5.1.1.
 """

@@ -14,7 +14,7 @@ import re
 import numpy as np
 
 from infold.errors import InvalidInputError
-from infold.rest.codec import DATATYPES, MAX_RANK
+from infold.rest.codec import DATATYPES, MAX_ELEMENTS, MAX_RANK
 from infold.tensors import BFLOAT16, Array, TensorSpec
 
 __all__ = ["LONGEST_HEADER", "read_npy"]
@@ -23,7 +23,6 @@ LONGEST_HEADER = 10_000
 MAGIC = b"\x93NUMPY"
 # How many bytes tell the length of the header, by the first number of the version.
 LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
-MAX_ELEMENTS = 2**31
 ITEM = re.compile(
     r"""\s*(?P<quote>['"])(?P<key>\w+)(?P=quote)\s*:\s*
     (?P<value> '[^'\\]*' | "[^"\\]*" | True | False | \([\d,L\s]*\) | \[.*\])

@@ -20,7 +20,7 @@ from infold.errors import (
     SessionError,
 )
 from infold.rest import v1, v2
-from infold.rest.codec import count_nulls, not_too_deep
+from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.metrics import Metrics, ModelCounts
@@ -30,7 +30,7 @@ from infold.rest.replies import infer_reply, predict_reply, reply_of
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
-from infold.rest.wire import Edge, Endpoint, Reply, header, headers_by_name, left, read_body
+from infold.rest.wire import LABEL, Edge, Endpoint, Reply, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving import (
     Asked,
@@ -45,7 +45,7 @@ from infold.serving import (
 from infold.settings import ModelControl, Settings
 from infold.tensors import Array
 
-__all__ = ["LABEL", "Service", "edge_of"]
+__all__ = ["Service", "edge_of"]
 
 
 class Service:
@@ -172,8 +172,7 @@ class Service:
 
             def decode() -> Asked:
                 nonlocal request
-                with not_too_deep():
-                    request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
+                request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
                 return Asked(request.tensors, request.outputs, request.timeout_s)
 
             def encode(results: dict[str, Array]) -> Reply:
@@ -197,8 +196,7 @@ class Service:
 
             def decode() -> Asked:
                 nonlocal in_rows
-                with not_too_deep():
-                    tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
+                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
                 return Asked(tensors)
 
             def encode(results: dict[str, Array]) -> Reply:
@@ -297,8 +295,6 @@ UPLOADS = (Form.PICTURE, Form.PICTURES, Form.ARRAY)
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?:predict")
-# Before a label, where a version is meant.
-LABEL = "@"
 
 
 def _json_bytes(scope: Scope) -> int | None:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from infold.errors import InvalidInputError, MalformedBodyError
-from infold.rest.codec import DATATYPES, decode_array, encode_json, json_ready
+from infold.rest.codec import DATATYPES, TOO_DEEP, decode_array, encode_json, json_ready
 from infold.rest.cutting import Body, read_cut
 from infold.rest.encoded import OBJECT, pictures_of, strings_of
 from infold.serving import ModelState, Reading, State
@@ -56,14 +56,15 @@ def decode_predict(
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
-    return read_cut(body, DATA_KEY, lambda text: _decode(text, signature, reading or Reading()))
+    try:
+        return read_cut(body, DATA_KEY, lambda text: _decode(text, signature, reading or Reading()))
+    except RecursionError:
+        raise MalformedBodyError(TOO_DEEP) from None
 
 
 def _decode(text: Body, signature: Signature, reading: Reading) -> tuple[dict[str, Array], bool]:
     try:
         request = _requests.decode(text.text)
-    except RecursionError:
-        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
         raise MalformedBodyError(f"not a predict request: {broken}") from None
     if request.signature_name not in (None, "", SIGNATURE):

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from infold.errors import ModelNotFoundError
 from infold.rest import v1
-from infold.rest.service import LABEL, Service
+from infold.rest.service import Service
+from infold.rest.wire import LABEL
 
 __all__ = ["add_v1"]
 

@@ -19,7 +19,7 @@ import msgspec
 
 from infold.errors import HalfInJsonError, InvalidInputError, MalformedBodyError
 from infold.rest.binary import blob, open_shape, read_blob
-from infold.rest.codec import DATATYPES, count_nulls, encode_json, json_ready
+from infold.rest.codec import DATATYPES, TOO_DEEP, count_nulls, encode_json, json_ready
 from infold.rest.cutting import SMALL_BYTES, Body, read_cut
 from infold.rest.parameters import OutputParameters, request_parameters
 from infold.rest.plain import read_plain, read_plain_bytes
@@ -108,6 +108,16 @@ def decode_infer(
     """
     if json_bytes == 0:
         return _only_input(memoryview(body), signature)
+    try:
+        return _read(body, json_bytes, signature, reading or Reading(), halves)
+    except RecursionError:
+        raise MalformedBodyError(TOO_DEEP) from None
+
+
+def _read(
+    body: bytes | memoryview, json_bytes: int | None, signature: Signature, reading: Reading, halves: bool
+) -> InferRequest:
+    """By the reader for plain requests, where it is one."""
     if json_bytes is None:
         is_plain = len(body) <= SMALL_BYTES and (halves or not has_halves(signature))
         if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
@@ -115,14 +125,14 @@ def decode_infer(
             if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
                 return InferRequest(tensors, id=own_id)
         whole = bytes(body) if isinstance(body, memoryview) else body
-        model = AskedModel(signature, reading or Reading(), halves)
+        model = AskedModel(signature, reading, halves)
         return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), model))
     text, blobs = _parted(memoryview(body), json_bytes)
     if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
         tensors, own_id, is_binary = bare
         if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
             return InferRequest(tensors, id=own_id, is_binary=is_binary)
-    return _careful(text, blobs, AskedModel(signature, reading or Reading(), halves))
+    return _careful(text, blobs, AskedModel(signature, reading, halves))
 
 
 def _careful(text: Body, blobs: memoryview, model: AskedModel) -> InferRequest:

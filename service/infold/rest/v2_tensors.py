@@ -24,7 +24,7 @@ from infold.errors import (
     UnknownTensorError,
 )
 from infold.rest.binary import parted_strings, read_blob
-from infold.rest.codec import DATATYPES, DTYPES, MAX_RANK, decode_array
+from infold.rest.codec import DATATYPES, DTYPES, MAX_ELEMENTS, MAX_RANK, decode_array
 from infold.rest.cutting import Body
 from infold.rest.encoded import decoded
 from infold.rest.parameters import OutputParameters, binary_size, output_parameters
@@ -34,7 +34,6 @@ from infold.tensors import Array, Signature, TensorSpec, kind_of
 
 __all__ = ["HALVES", "AskedModel", "has_halves", "read_inputs", "read_json", "read_outputs"]
 
-MAX_ELEMENTS = 2**31
 MAX_LENGTH = 2**64
 HALVES = ("FP16", "BF16")
 
@@ -152,6 +151,7 @@ def read_json(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any
 
     Raises:
         MalformedBodyError: It makes nothing of it; names the place.
+        RecursionError: It is nested too deep.
     """
     try:
         return decoder.decode(raw)
@@ -162,8 +162,6 @@ def read_json(decoder: msgspec.json.Decoder[Any], raw: bytes, place: str) -> Any
         raise MalformedBodyError(f"{at}: {text}" if at else text) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         raise MalformedBodyError(f"{place}: not valid JSON: {broken}") from None
-    except RecursionError:
-        raise MalformedBodyError("JSON nesting depth exceeds maximum allowed limit (100)") from None
 
 
 def _at(place: str) -> Callable[[int], str]:

@@ -26,7 +26,7 @@ from infold.rest.connection import ClientGone, come_body, long_body, tensors_at,
 from infold.rest.metrics import Metrics
 from infold.rest.problems import Problems, error_body, headers_of, our_words
 
-__all__ = ["Edge", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
+__all__ = ["LABEL", "Edge", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ AT_ONCE_BYTES = 2**14
 LONGEST_KEPT = 512
 
 HEADERS = "infold.headers"
+# Before a label, where a version is meant.
+LABEL = "@"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -155,9 +157,10 @@ async def left(receive: Receive) -> None:
         pass
 
 
-async def _compressed(reply: Reply, size: int, accepted: str) -> Reply:
+async def _compressed(reply: Reply, accepted: str) -> Reply:
     """The reply as its caller would have it; others are served while a long one is compressed."""
-    wish = wish_of(accepted)
+    size = sum(map(len, reply.parts))
+    wish = wish_of(accepted) if size >= LEAST_BYTES else None
     if wish is None:
         return reply
     if size <= AT_ONCE_BYTES:
@@ -219,7 +222,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI; for a router, where this app is mounted below another one."""
         found = scope["path_params"]
-        version = f"@{found['label']}" if "label" in found else found.get("version")
+        version = LABEL + found["label"] if "label" in found else found.get("version")
         await self.serve(found["model"], version, scope, receive, send, [])
 
     async def serve(
@@ -239,9 +242,8 @@ class Endpoint:
             if _is_unread(failure):
                 headers.append((b"connection", b"close"))
             return status, await respond(send, status, (body,), headers=headers)
-        size = sum(map(len, reply.parts)) if self._compresses else 0
-        if size >= LEAST_BYTES and b"accept-encoding" in headers_by_name(scope):
-            reply = await _compressed(reply, size, _all_of(scope, b"accept-encoding"))
+        if self._compresses and b"accept-encoding" in headers_by_name(scope):
+            reply = await _compressed(reply, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
 
 
@@ -325,7 +327,7 @@ class Edge:
         for endpoint in self._endpoints:
             if found := endpoint.path.fullmatch(path):
                 labels = found.groups()[2:]  # a version may have a name instead of a number
-                return endpoint, found[1], f"@{labels[0]}" if labels and labels[0] else found[2]
+                return endpoint, found[1], LABEL + labels[0] if labels and labels[0] else found[2]
         return None
 
 

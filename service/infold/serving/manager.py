@@ -90,14 +90,6 @@ class ModelManager:
         self._asked = dict.fromkeys(found) | (self._asked or {})
         self._asked.pop("*", None)
 
-    async def on_disk(self) -> tuple[str, ...]:
-        """Names of all folders that may be models, loaded or not.
-
-        Raises:
-            RepositoryError: The repository cannot be listed.
-        """
-        return await asyncio.to_thread(self._repository.names)
-
     async def models_on_disk(self) -> list[str]:
         """Names of all models, loaded or not.
 
