@@ -55,10 +55,10 @@ class Served:
         failures: Raised instead of loading, by model and version.
     """
 
-    def __init__(self, shelf: Shelf, cache: Cache, asked: list[str] | None) -> None:
+    def __init__(self, shelf: Shelf, cache: Cache, asked: list[str] | None, marker: str) -> None:
         self.shelf = shelf
         self.observer = Watched()
-        self.repository = ModelRepository(shelf.root)
+        self.repository = ModelRepository(shelf.root, marker)
         self.manager = ModelManager(
             self.repository,
             CPU,
@@ -123,10 +123,12 @@ async def multiplied(servable: Servable) -> float:
 
 
 @asynccontextmanager
-async def serving(shelf: Shelf, cache: Cache, asked: list[str] | None = None) -> AsyncIterator[Served]:
+async def serving(
+    shelf: Shelf, cache: Cache, asked: list[str] | None = None, marker: str = ""
+) -> AsyncIterator[Served]:
     """A manager that has loaded nothing yet; in the end it is closed, and no task is left."""
     before = asyncio.all_tasks()
-    served = Served(shelf, cache, asked)
+    served = Served(shelf, cache, asked, marker)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(manager, "load", served.load)
         patched.setattr(loading, "MEASURE_S", 0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infold.fold import Reason
-from infold.runtime import Batching, Classification, ImageInput, ModelConfig, SessionConfig
+from infold.runtime import Batching, Canary, Classification, ImageInput, ModelConfig, SessionConfig
 from infold.runtime.model_config import parse_config
 from infold.settings import Settings
 
@@ -41,6 +41,7 @@ def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
         "session": SessionConfig(),
         "image": ImageInput(),
         "classification": Classification(),
+        "canary": Canary(),
     }
     assert {*expected, *sections} == {field.name for field in dataclasses.fields(ModelConfig)}
     for section, defaults in sections.items():

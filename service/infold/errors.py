@@ -397,7 +397,8 @@ class ModelControlError(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "explicit model load / unload is not allowed; start infold with --model-control explicit"
+            "explicit model load / unload is not allowed; start infold with INFOLD_ADMIN=true"
+            " or --model-control explicit"
         )
 
 

@@ -65,6 +65,22 @@ class Settings(BaseSettings):
         ),
     ] = ModelControl.NONE
     poll_s: Annotated[float, Field(gt=0, le=86400, description="Seconds between two looks of `poll`.")] = 15.0
+    finished_marker: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]*$",
+            description="Name of a file without which a version counts as unfinished; empty: none is needed.",
+        ),
+    ] = ""
+    required_models: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_from_json),
+        Field(description="Models without which the service is not ready, as a JSON list; `*` is all."),
+    ] = ("*",)
+    admin: Annotated[
+        bool, Field(description="Whether callers may load, unload and roll back without `explicit`, too.")
+    ] = False
     load_models: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -88,6 +104,10 @@ class Settings(BaseSettings):
     deadline_s: Annotated[float, Field(gt=0, description="Seconds a request may take before it is 504.")] = (
         30.0
     )
+    grace_s: Annotated[
+        float,
+        Field(ge=0, le=3600, description="Seconds after SIGTERM in which new requests are still answered."),
+    ] = 0.0
     drain_s: Annotated[
         float, Field(ge=0, description="Seconds that accepted requests are given after SIGTERM.")
     ] = 30.0

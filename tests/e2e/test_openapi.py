@@ -112,7 +112,7 @@ def test_every_operation_works_as_it_stands(document: dict[str, Any], client: ht
             assert operation["tags"][0] in LARGE
             continue
         answer = client.request(method, path, json=body.get("example"))
-        if path.endswith("load"):  # nothing is loaded by name here
+        if path.endswith(("load", "rollback")):  # nothing is loaded by name here
             assert answer.status_code == 403
             continue
         assert answer.status_code == 200, (path, answer.text)

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from infold.errors import InfoldError, LoadError, ModelControlError, ModelNotFoundError
-from infold.rest.control import TOPIC, Control, asked_at_start
+from infold.rest.control import TOPIC, Control, asked_at_start, rejected_at_start
 from infold.rest.counting import LEAST_FAR_FIRST
 from infold.rest.peers import Handler, Peers
 from infold.rest.v2_models import INDEX_WORDS, index, least_far
 from infold.serving import ModelManager, ModelState, State
 from infold.settings import ModelControl, Settings
 
-DONE: Mapping[str, Any] = {"asked": {}, "problem": None, "is_unknown": False}
+DONE: Mapping[str, Any] = {"asked": {}, "rejected": {}, "problem": None, "is_unknown": False}
 PROBLEM = {**DONE, "problem": "no such thing"}
 UNKNOWN = {**DONE, "is_unknown": True}
 
@@ -67,9 +67,18 @@ class FakeManager(ModelManager):
         """See `ModelManager`."""
         self._obey("load", name, str(override))
 
+    @property
+    def rejected(self) -> dict[str, list[int]]:
+        """See `ModelManager`."""
+        return {"m": [3]}
+
     async def unload(self, name: str) -> None:
         """See `ModelManager`."""
         self._obey("unload", name)
+
+    async def roll_back(self, name: str, version: int) -> None:
+        """See `ModelManager`."""
+        self._obey("roll back", name, str(version))
 
     def _obey(self, *order: str) -> None:
         self.obeyed.append(order)
@@ -102,8 +111,8 @@ async def test_an_order_is_given_to_all() -> None:
     await control.load("m", '{"max_batch_size": 1}')
     await control.unload("m")
     assert peers.asked == [
-        (TOPIC, {"model": "m", "is_load": True, "config": '{"max_batch_size": 1}'}),
-        (TOPIC, {"model": "m", "is_load": False, "config": None}),
+        (TOPIC, {"model": "m", "what": "load", "config": '{"max_batch_size": 1}', "version": 0}),
+        (TOPIC, {"model": "m", "what": "unload", "config": None, "version": 0}),
     ]
 
 
@@ -154,11 +163,17 @@ async def test_a_worker_answers_what_came_of_an_order(
     """And in any case all that it has been asked for; as JSON."""
     peers, manager = FakePeers([]), FakeManager(failure)
     Control(manager, peers, is_allowed=True)
-    answer = await peers.handlers[TOPIC]({"model": "m", "is_load": True, "config": "{}"})
-    assert answer == {"asked": {"m": None, "n": "{}"}, "problem": problem, "is_unknown": is_unknown}
+    answer = await peers.handlers[TOPIC]({"model": "m", "what": "load", "config": "{}"})
+    assert answer == {
+        "asked": {"m": None, "n": "{}"},
+        "rejected": {"m": [3]},
+        "problem": problem,
+        "is_unknown": is_unknown,
+    }
     assert msgspec.json.decode(msgspec.json.encode(answer)) == answer
-    await peers.handlers[TOPIC]({"model": "m", "is_load": False})
-    assert manager.obeyed == [("load", "m", "{}"), ("unload", "m")]
+    await peers.handlers[TOPIC]({"model": "m", "what": "unload"})
+    await peers.handlers[TOPIC]({"model": "m", "what": "roll back", "version": 3})
+    assert manager.obeyed == [("load", "m", "{}"), ("unload", "m"), ("roll back", "m", "3")]
 
 
 async def test_alone_an_order_is_obeyed_at_once() -> None:
@@ -180,6 +195,8 @@ def test_a_worker_begins_with_what_the_others_have_been_asked() -> None:
     assert asked_at_start(settings, Peers(earlier={"metrics": {}})) == {"a": None, "*": None}
     assert asked_at_start(settings, later) == {"m": None, "n": "{}"}
     assert asked_at_start(settings, Peers(earlier={TOPIC: DONE})) == {}
+    assert rejected_at_start(Peers()) == {}
+    assert rejected_at_start(Peers(earlier={TOPIC: {**DONE, "rejected": {"m": [3]}}})) == {"m": [3]}
     for other in (ModelControl.NONE, ModelControl.POLL):
         assert asked_at_start(Settings(model_control=other, load_models=("a",)), later) is None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from infold.errors import ModelNotFoundError
 from infold.runtime import Cache
-from infold.serving import State, manager
+from infold.serving import State, Watch, manager
 from managers import EVERY_S, Looks, following, serving
 from shelves import Shelf
 
@@ -148,3 +149,82 @@ async def test_following_ends_with_the_service(shelf: Shelf, cache: Cache) -> No
             looks._wake.set()
             await asyncio.wait_for(task, 20)
         assert served.loads == []
+
+
+async def test_an_empty_folder_in_its_place_is_a_volume_that_has_gone(
+    shelf: Shelf, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is loaded is served on, and the log says so once; what comes back is followed again."""
+    shelf.put("a", 1, 1)
+    shelf.put("b", 1, 2)
+    async with serving(shelf, cache) as served, following(served) as looks:
+        await served.manager.reconcile()
+        await looks.look()
+        elsewhere = shelf.root.with_name("elsewhere")
+        shelf.root.rename(elsewhere)
+        shelf.root.mkdir()
+        for _ in range(4):
+            await looks.look()
+        assert (await served.factor("a"), await served.factor("b")) == (1, 2)
+        assert [r.message for r in caplog.records if r.levelno >= logging.ERROR] == ["repository is gone"]
+        shelf.root.rmdir()
+        elsewhere.rename(shelf.root)
+        shelf.take("b")
+        for _ in range(3):
+            await looks.look()
+        assert served.catalogue.models() == ["a"]
+
+
+async def test_a_version_without_its_marker_is_not_looked_at(shelf: Shelf, cache: Cache) -> None:
+    """However long it lies there unchanged."""
+    shelf.put("m", 1, 1)
+    (shelf.root / "m" / "1" / "READY").touch()
+    async with serving(shelf, cache, marker="READY") as served, following(served) as looks:
+        await served.manager.reconcile()
+        folder = shelf.put("m", 2, 2)
+        for _ in range(3):
+            await looks.look()
+        assert (await served.factor("m"), served.loads) == (1, [("m", 1)])
+        (folder / "READY").touch()
+        await looks.look()
+        await looks.look()
+        assert await served.factor("m") == 2
+
+
+async def test_what_changes_is_looked_at_before_its_time(shelf: Shelf, cache: Cache) -> None:
+    """The system tells of it; from one timed look to the next it would be a day."""
+    async with serving(shelf, cache) as served:
+        watch = Watch(shelf.root)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(manager, "SETTLE_S", 0.05)
+            tasks = [
+                asyncio.create_task(watch.run()),
+                asyncio.create_task(served.manager.follow(86400.0, watch)),
+            ]
+            await asyncio.sleep(0.3)  # until events are listened to
+            shelf.put("m", 1, 2)
+            async with asyncio.timeout(20):
+                while "m" not in served.catalogue.models():
+                    await asyncio.sleep(0.01)
+                while not served.catalogue.is_ready:
+                    await asyncio.sleep(0.01)
+            assert await served.factor("m") == 2
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def test_a_folder_that_cannot_be_watched_is_read_by_time_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may come later."""
+    watch = Watch(tmp_path / "gone")
+    task = asyncio.create_task(watch.run())
+    async with asyncio.timeout(20):
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+    assert caplog.records[0].message == "repository not watched"
+    await watch.sleep(0.001)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])

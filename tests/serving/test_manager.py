@@ -229,9 +229,8 @@ async def test_what_cannot_be_listed_says_so(shelf: Shelf, cache: Cache) -> None
         shelf.root.rename(shelf.root.with_name("elsewhere"))
         with pytest.raises(RepositoryError, match="no such model repository"):
             await served.manager.reconcile()
-        for names in (served.manager.models_on_disk, served.manager.on_disk):
-            with pytest.raises(RepositoryError):
-                await names()
+        with pytest.raises(RepositoryError):
+            await served.manager.models_on_disk()
         assert await served.factor("m") == 2
 
 

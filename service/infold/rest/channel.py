@@ -39,17 +39,21 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
         worker: Its number, from 0.
         settings: All settings, as JSON.
         earlier: What its predecessor answered last, by topic, and on shared topics anyone.
-        is_again: There was one, and it did serve.
     """
 
     worker: int
     settings: Mapping[str, object]
     earlier: Mapping[str, object]
-    is_again: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """To a worker: answer what was accepted, then end."""
+    """To a worker: turn not ready, and later answer what was accepted, then end.
+
+    Attributes:
+        grace_s: How much later.
+    """
+
+    grace_s: float = 0.0
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):

@@ -1,4 +1,4 @@
-"""Loading and unloading by name, in every worker of the service.
+"""Loading, unloading and rolling back by name, in every worker of the service.
 
 Each worker does what is asked and answers with all that it has been asked for, so
 that one that starts later begins with the same.
@@ -15,16 +15,26 @@ from infold.rest.peers import Peers
 from infold.serving import ModelManager
 from infold.settings import ModelControl, Settings
 
-__all__ = ["Control", "asked_at_start"]
+__all__ = ["Control", "asked_at_start", "rejected_at_start"]
 
 TOPIC = "control"
 LONGEST_S = 600.0  # that all workers together may take
 
 
 class _Order(msgspec.Struct):
+    """What is to be done.
+
+    Attributes:
+        model: With which model.
+        what: `load`, `unload` or `roll back`.
+        config: To load it, what replaces the configuration beside it.
+        version: To roll it back, the version that is bad.
+    """
+
     model: str
-    is_load: bool
+    what: str
     config: str | None = None
+    version: int = 0
 
 
 class _Done(msgspec.Struct):
@@ -32,11 +42,13 @@ class _Done(msgspec.Struct):
 
     Attributes:
         asked: Everything this worker has been asked for, with what overrides its configuration.
+        rejected: Of each model, versions it has been rolled back from.
         problem: Why it was not done.
         is_unknown: Because nobody knows the model.
     """
 
     asked: Mapping[str, str | None]
+    rejected: Mapping[str, list[int]] = {}
     problem: str | None = None
     is_unknown: bool = False
 
@@ -48,6 +60,13 @@ def asked_at_start(settings: Settings, peers: Peers) -> Mapping[str, str | None]
     if TOPIC in peers.earlier:
         return msgspec.convert(peers.earlier[TOPIC], _Done).asked
     return dict.fromkeys(settings.load_models)
+
+
+def rejected_at_start(peers: Peers) -> Mapping[str, list[int]]:
+    """Versions that the service has been rolled back from before this worker was started."""
+    if TOPIC not in peers.earlier:
+        return {}
+    return msgspec.convert(peers.earlier[TOPIC], _Done).rejected
 
 
 class Control:
@@ -76,7 +95,7 @@ class Control:
             ModelControlError: Callers may not.
             LoadError: A worker cannot, or did not say.
         """
-        await self._give(_Order(model, is_load=True, config=config))
+        await self._give(_Order(model, "load", config))
 
     async def unload(self, model: str) -> None:
         """The model is served by no worker.
@@ -86,18 +105,41 @@ class Control:
             ModelNotFoundError: It was never loaded, in no worker.
             LoadError: A worker did not say that it has.
         """
-        await self._give(_Order(model, is_load=False))
+        await self._give(_Order(model, "unload"))
 
-    async def _give(self, order: _Order) -> None:
+    async def roll_back(self, model: str, version: int | None) -> tuple[int, int]:
+        """A version of the model is served by no worker, and another one by all.
+
+        Args:
+            model: Its name.
+            version: The one that is bad; by default the newest that answers.
+
+        Returns:
+            The version that is bad, and the one that answers now.
+
+        Raises:
+            ModelControlError: Callers may not.
+            ModelNotFoundError: There is no such model or version.
+            LoadError: There is no other version, or a worker cannot load it, or did not say.
+        """
+        self._check_allowed()
+        bad = self._manager.catalogue.find(model, version).version.number
+        await self._give(_Order(model, "roll back", version=bad))
+        return bad, self._manager.catalogue.find(model).version.number
+
+    def _check_allowed(self) -> None:
         if not self._is_allowed:
             raise ModelControlError
+
+    async def _give(self, order: _Order) -> None:
+        self._check_allowed()
         answers = await self._peers.gather(TOPIC, msgspec.to_builtins(order), LONGEST_S, shared=True)
         done = [msgspec.convert(answer, _Done) for answer in answers if answer is not None]
         problems = [each.problem for each in done if each.problem is not None]
         if len(done) < len(answers):
             problems.append("not all workers have answered")
         if problems:
-            raise LoadError(order.model, problems[0], "load" if order.is_load else "unload")
+            raise LoadError(order.model, problems[0], order.what)
         if all(each.is_unknown for each in done):  # one that was started since may never have known it
             raise ModelNotFoundError(order.model)
 
@@ -105,14 +147,16 @@ class Control:
         order = msgspec.convert(payload, _Order)
         problem, is_unknown = None, False
         try:
-            if order.is_load:
+            if order.what == "load":
                 await self._manager.load(order.model, order.config)
-            else:
+            elif order.what == "unload":
                 await self._manager.unload(order.model)
+            else:
+                await self._manager.roll_back(order.model, order.version)
         except LoadError as failure:
             problem = failure.detail
         except ModelNotFoundError:
             is_unknown = True
         except InfoldError as failure:
             problem = str(failure)
-        return msgspec.to_builtins(_Done(self._manager.asked, problem, is_unknown))
+        return msgspec.to_builtins(_Done(self._manager.asked, self._manager.rejected, problem, is_unknown))

@@ -75,7 +75,7 @@ def _answers(default: Served, versions: Sequence[Served]) -> str:
 def _completed(path: str, found: dict[str, Any], first: Served | None) -> dict[str, Any]:
     """An operation of FastAPI's without 422, which this service never answers."""
     answers = {status: answer for status, answer in found["responses"].items() if status != "422"}
-    if path.endswith("load"):
+    if path.endswith(("load", "rollback")):
         answers |= errors("400", "403", "404", "413")
     elif "{model}" in path:
         answers |= errors("404", "503")

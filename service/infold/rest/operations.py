@@ -71,7 +71,7 @@ def ref(component: str) -> Schema:
 
 MEANINGS = {
     "400": "The request is malformed or does not fit the model; the message names the place.",
-    "403": "Models are not loaded and unloaded by name here.",
+    "403": "Models are not loaded, unloaded and rolled back by name here.",
     "404": "No such model or version.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",

@@ -1,6 +1,6 @@
-"""Routes of the protocol's model repository extension: what there is, load, unload.
+"""Routes of the protocol's model repository extension: what there is, load, unload; and roll back.
 
-Source: Triton's docs/protocol/extension_model_repository.md.
+Source: Triton's docs/protocol/extension_model_repository.md; rolling back is infold's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ LONGEST_BYTES = 2**20
 INDEX = "/v2/repository/index"
 LOAD = "/v2/repository/models/{model}/load"
 UNLOAD = "/v2/repository/models/{model}/unload"
+ROLL_BACK = "/v2/repository/models/{model}/rollback"
 
 
 class _Index(msgspec.Struct):
@@ -30,6 +31,10 @@ class _Index(msgspec.Struct):
 
 class _Order(msgspec.Struct):
     parameters: dict[str, Any] = {}
+
+
+class _RollBack(msgspec.Struct, forbid_unknown_fields=True):
+    version: str | int | None = None
 
 
 def add_repository(app: FastAPI, service: Service) -> None:
@@ -75,6 +80,17 @@ def add_repository(app: FastAPI, service: Service) -> None:
         await read(request, _Order)
         await service.control.unload(model)
         return Response()
+
+    @app.post(ROLL_BACK, tags=["repository"], openapi_extra=_body(version="string"))
+    async def roll_back(request: Request, model: str) -> dict[str, str]:
+        """The newest version, or the one named, is served no more, and what the policy wants without it is.
+
+        It stays so until the model is loaded by name or the service is started anew.
+        """
+        asked = await read(request, _RollBack)
+        number = None if asked.version is None else service.version(model, str(asked.version))
+        rejected, serving = await service.control.roll_back(model, number)
+        return {"name": model, "version": str(serving), "rejected": str(rejected)}
 
 
 def _body(**keys: str) -> dict[str, Any]:

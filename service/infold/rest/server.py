@@ -23,7 +23,7 @@ from infold.rest.service import Service, edge_of
 from infold.runtime import choose_device
 from infold.settings import Settings
 
-__all__ = ["Server", "config_of", "described_late", "leave", "serve", "start"]
+__all__ = ["Server", "begin_to_leave", "config_of", "described_late", "leave", "serve", "start"]
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +56,42 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-async def start(service: Service, *, is_again: bool = False) -> None:
+async def start(service: Service) -> None:
     """Every model is loaded, or nothing is left open.
 
     Args:
         service: That is to answer.
-        is_again: As `Service.start`.
 
     Raises:
         SessionError, RepositoryError, ConfigError: As `Service.start`.
     """
     try:
-        await service.start(is_again=is_again)
+        await service.start()
     except InfoldError:
         await service.close()
         raise
     # What is loaded stays, and requests leave no cycles: looking for them so often is for nothing.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def begin_to_leave(server: Server, service: Service, grace_s: float) -> None:
+    """Turn not ready, so that load balancers look elsewhere, and end once they have had time to.
+
+    Args:
+        server: Takes connections until then.
+        service: Answers until then.
+        grace_s: That time.
+    """
+    service.models.begin_drain()
+
+    def end() -> None:
+        server.should_exit = True
+
+    if grace_s:
+        asyncio.get_running_loop().call_later(grace_s, end)
+    else:
+        end()
 
 
 async def leave(service: Service) -> None:
@@ -133,14 +151,14 @@ async def _run(
 ) -> None:
     loop = asyncio.get_running_loop()
 
-    def drain() -> None:
-        if server.should_exit:  # asked a second time: whoever asks will not wait for answers
+    def drain(number: int) -> None:
+        if service.models.is_draining:  # asked a second time: whoever asks will not wait for answers
             os._exit(1)
-        service.models.begin_drain()
-        server.should_exit = True
+        grace_s = service.settings.grace_s if number == signal.SIGTERM else 0.0
+        begin_to_leave(server, service, grace_s)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain)
+        loop.add_signal_handler(number, drain, number)
     try:
         await start(service)
     except InfoldError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope
@@ -17,11 +18,12 @@ from infold.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     QueueFullError,
+    RepositoryError,
     SessionError,
 )
 from infold.rest import v1, v2
 from infold.rest.codec import count_nulls
-from infold.rest.control import Control, asked_at_start
+from infold.rest.control import Control, asked_at_start, rejected_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.peers import Peers
@@ -33,12 +35,14 @@ from infold.rest.v2_models import least_far
 from infold.rest.wire import LABEL, Edge, Endpoint, Reply, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving import (
+    ALL,
     Asked,
     ModelManager,
     ModelRepository,
     ModelState,
     Servable,
     State,
+    Watch,
     Work,
     clock,
 )
@@ -55,7 +59,8 @@ class Service:
         self.settings = settings
         self.peers = peers or Peers()
         self.metrics = Metrics()
-        repository, cache = ModelRepository(settings.repository), Cache(settings.cache_folder)
+        repository = ModelRepository(settings.repository, settings.finished_marker)
+        cache = Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
         self.manager = ModelManager(
             repository,
@@ -65,45 +70,50 @@ class Service:
             cores,
             settings.workers,
             asked_at_start(settings, self.peers),
+            rejected_at_start(self.peers),
+            settings.required_models,
         )
         self.models = self.manager.catalogue
-        is_explicit = settings.model_control is ModelControl.EXPLICIT
-        self.control = Control(self.manager, self.peers, is_allowed=is_explicit)
+        is_allowed = settings.admin or settings.model_control is ModelControl.EXPLICIT
+        self.control = Control(self.manager, self.peers, is_allowed=is_allowed)
         self.problems: Problems = triton_words if settings.triton_compat else our_words
         way = self.problems, settings.compress_responses
         self.endpoints = (
             Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way),
             Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
         )
-        self._following: asyncio.Task[None] | None = None
+        self._following: asyncio.Future[Any] | None = None
         self._answer_peers()
 
-    async def start(self, *, is_again: bool = False) -> None:
-        """Load every model that is wanted from the start.
-
-        Args:
-            is_again: This worker is in the place of one that died: a version that does not load is
-                no obstacle as long as each model has one that does, as it is none to the others.
+    async def start(self) -> None:
+        """Load every model that is wanted from the start; a version that fails is told of in the log.
 
         Raises:
-            SessionError: A model does not load; the message names all that do not.
-            RepositoryError, ConfigError: The repository, or a model of it, cannot be read.
+            SessionError: A model that is required has no version that loads; names all reasons.
+            RepositoryError, ConfigError: The repository, or such a model of it, cannot be read.
         """
-        if "*" in self.manager.asked:
+        if ALL in self.manager.asked:
             await self.manager.ask_for_all()
         await self.manager.reconcile()
-        for model in self.models.held.values():
+        missing = self.models.missing()
+        for name in missing:
+            model = self.models.held.get(name)
+            if model is None:
+                raise RepositoryError(self.settings.repository / name, "is required, and is no model")
             if model.refusal is not None:
                 raise model.refusal
         failed = [
             f"version {each.version}: {each.reason}"
             for each in self.models.states()
-            if each.state is State.FAILED
+            if each.state is State.FAILED and each.model in missing
         ]
-        if failed and not (is_again and self.models.is_ready):
+        if missing:
             raise SessionError(str(self.settings.repository), "; ".join(failed))
         if self.settings.model_control is ModelControl.POLL:
-            self._following = asyncio.create_task(self.manager.follow(self.settings.poll_s))
+            watch = Watch(self.settings.repository)
+            self._following = asyncio.gather(
+                watch.run(), self.manager.follow(self.settings.poll_s, watch), return_exceptions=True
+            )
 
     async def close(self) -> None:
         """Answer what was accepted, then unload everything."""
@@ -138,7 +148,9 @@ class Service:
 
     def _answer_peers(self) -> None:
         async def ready(_: object) -> bool:
-            return self.models.is_ready
+            # A run that nobody waits for any more is ended; one that goes on is stuck, and so is its queue.
+            is_stuck = self.manager.longest_run_s > self.settings.deadline_s + STUCK_S
+            return self.models.is_ready and not is_stuck
 
         async def model_ready(asked: object) -> bool:
             model, number = msgspec.convert(asked, tuple[str, int])
@@ -291,6 +303,8 @@ def edge_of(service: Service, behind: ASGIApp) -> Edge:
 CHEAP_BYTES = 2**14
 # What an input of BYTES has in its JSON, in plain letters or not.
 MAYBE_BYTES = re.compile(rb"BYTES|\\u")
+# Beyond the deadline of whoever waits for it, a run that still goes on is stuck.
+STUCK_S = 10.0
 UPLOADS = (Form.PICTURE, Form.PICTURES, Form.ARRAY)
 # Paths of the routes that carry tensors; their groups are model and version.
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")

@@ -85,6 +85,7 @@ class _Supervisor:
         self._announce = announce
         self._places = [_Place(worker) for worker in range(settings.workers)]
         self._draining = asyncio.Event()
+        self._grace_s = 0.0
         self._shares_fd = open_shares(settings.workers)
         self._shares = Shares(self._shares_fd, settings.workers)
         self._is_announced = False
@@ -95,7 +96,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         self._exchange = Exchange(len(self._places), lambda delay, call: loop.call_later(delay, call))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._drain)
+            loop.add_signal_handler(number, self._drain, number)
         try:
             async with asyncio.TaskGroup() as group:
                 for place in self._places:
@@ -106,16 +107,17 @@ class _Supervisor:
         if self._lost is not None:
             raise self._lost
 
-    def _drain(self) -> None:
+    def _drain(self, number: int) -> None:
         if self._draining.is_set():  # asked a second time: whoever asks will not wait for answers
             for place in self._places:
                 _kill(place.process)
             os._exit(1)
+        self._grace_s = self._settings.grace_s if number == signal.SIGTERM else 0.0
         self._draining.set()
         self._listener.close()  # so that nobody queues where nobody answers
         for place in self._places:
             if place.channel is not None:
-                place.channel.send(Drain())
+                place.channel.send(Drain(self._grace_s))
 
     async def _keep(self, place: _Place) -> None:
         """Have this worker running until the service drains."""
@@ -157,9 +159,9 @@ class _Supervisor:
             place.channel = channel = await Channel.over(ours)
             settings = self._settings.model_dump(mode="json")
             earlier = self._exchange.earlier(place.worker)
-            channel.send(Hello(place.worker, settings, earlier, place.was_ready))
+            channel.send(Hello(place.worker, settings, earlier))
             if self._draining.is_set():
-                channel.send(Drain())
+                channel.send(Drain(self._grace_s))
             async for message in channel:
                 self._hear(place, channel, message)
             self._exchange.leave(place.worker)

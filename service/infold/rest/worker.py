@@ -22,7 +22,7 @@ from infold.errors import InfoldError
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
-from infold.rest.server import Server, config_of, described_late, leave, start
+from infold.rest.server import Server, begin_to_leave, config_of, described_late, leave, start
 from infold.rest.service import Service, edge_of
 from infold.rest.shares import Shares
 from infold.runtime import choose_device
@@ -189,28 +189,27 @@ async def _serve(
         config_of(edge_of(service, behind), settings), listener, hello.worker, shares, ready
     )
 
-    def drain() -> None:
-        service.models.begin_drain()
-        server.should_exit = True
+    def drain(grace_s: float) -> None:
+        begin_to_leave(server, service, grace_s)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain, settings.grace_s)
     listening = asyncio.create_task(_listen(channel, peers, drain, settings.drain_s))
-    await start(service, is_again=hello.is_again)
+    await start(service)
     await server.serve()
     await leave(service)
     listening.cancel()
 
 
-async def _listen(channel: Channel, peers: Peers, drain: Callable[[], None], drain_s: float) -> None:
+async def _listen(channel: Channel, peers: Peers, drain: Callable[[float], None], drain_s: float) -> None:
     """Obey the supervisor; without one, drain, and end in any case."""
     async for message in channel:
         match message:
             case Ask() | Gathered():
                 peers.receive(message)
             case Drain():
-                drain()
+                drain(message.grace_s)
             case Hello() | Ready() | Failed() | Answer():
                 continue
     peers.left_alone()
-    drain()
+    drain(0.0)
     asyncio.get_running_loop().call_later(drain_s + 1, os._exit, 1)

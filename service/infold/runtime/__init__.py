@@ -11,7 +11,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from infold.runtime.child import kept_child
 from infold.runtime.config_edit import add_disabled_optimizers
 from infold.runtime.image_config import Classification, ImageInput
-from infold.runtime.model_config import Batching, ModelConfig, SessionConfig, read_config
+from infold.runtime.model_config import Batching, Canary, ModelConfig, SessionConfig, read_config
 from infold.runtime.options import Device, Placement, RunOptions, available_cores, choose_device
 from infold.runtime.prepared import Cache, Prepared
 from infold.runtime.probe import Run, run_isolated
@@ -33,6 +33,7 @@ __all__ = [
     "MODEL_FILE",
     "Batching",
     "Cache",
+    "Canary",
     "Classification",
     "Device",
     "ImageInput",

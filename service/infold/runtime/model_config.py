@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from infold.errors import ConfigError
 from infold.runtime.image_config import Classification, ImageInput
 
-__all__ = ["Batching", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
+__all__ = ["Batching", "Canary", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
-Section = TypeVar("Section", "Batching", "SessionConfig", ImageInput, Classification)
+Section = TypeVar("Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,23 @@ class SessionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """How much of the traffic tries the newest version.
+
+    Attributes:
+        share: Of requests that name no version, what the newest gets; the one before it gets the rest.
+    """
+
+    share: float = 1.0
+
+    def problem(self) -> tuple[str, str] | None:
+        """The first key that makes no sense, and why, or None."""
+        if not 0 <= self.share <= 1:
+            return "share", f"{self.share} is not between 0 and 1"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything a `model.toml` may say.
 
@@ -102,6 +119,7 @@ class ModelConfig:
         batching: How requests share a run.
         session: How onnxruntime runs the model.
         version_labels: Names of versions, to be asked for instead of a number.
+        canary: How much of the traffic tries the newest version.
         image: How a picture becomes an input; None where pictures are not taken.
         classification: How an output is read as classes; None where it is not.
     """
@@ -110,6 +128,7 @@ class ModelConfig:
     batching: Batching = field(default_factory=Batching)
     session: SessionConfig = field(default_factory=SessionConfig)
     version_labels: Mapping[str, int] = field(default_factory=dict)
+    canary: Canary = field(default_factory=Canary)
     image: ImageInput | None = None
     classification: Classification | None = None
 
@@ -152,6 +171,8 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
             config = replace(config, session=_section(config.session, value, place))
         elif key == "version_labels":
             config = replace(config, version_labels=_labels(value, place))
+        elif key == "canary":
+            config = replace(config, canary=_section(config.canary, value, place))
         elif key == "image":
             config = replace(config, image=_section(config.image or ImageInput(), value, place))
         elif key == "classification":
@@ -159,6 +180,9 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
             config = replace(config, classification=classification)
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
+    if config.canary.share < 1 and config.versions in ("latest", "latest:1"):
+        detail = f"a canary needs a version beside it, and versions = '{config.versions}' keeps one"
+        raise ConfigError(f"{path}: canary.share", detail)
     return config
 
 

@@ -7,7 +7,7 @@ a number for a clock.
 
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.batcher import Batcher
-from infold.serving.catalogue import Catalogue, ModelState
+from infold.serving.catalogue import ALL, Catalogue, ModelState
 from infold.serving.events import Observer, SilentObserver, Spent
 from infold.serving.images import MAX_PICTURES
 from infold.serving.lifecycle import Servable, State
@@ -16,9 +16,11 @@ from infold.serving.reading import Reading
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.runners import Runners, clock
 from infold.serving.versions import Load, Unload, plan
+from infold.serving.watching import Watch
 from infold.serving.work import Asked, Work
 
 __all__ = [
+    "ALL",
     "MAX_PICTURES",
     "Asked",
     "BatchQueue",
@@ -38,6 +40,7 @@ __all__ = [
     "State",
     "Ticket",
     "Unload",
+    "Watch",
     "Work",
     "clock",
     "plan",

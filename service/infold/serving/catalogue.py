@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from infold.errors import InfoldError, ModelNotFoundError, ModelNotReadyError
 from infold.serving.lifecycle import Servable, State
 from infold.serving.repository import ModelVersion
 
-__all__ = ["Catalogue", "Held", "ModelState"]
+__all__ = ["ALL", "Catalogue", "Held", "ModelState"]
+
+# In the place of names: every model.
+ALL = "*"
+CANARY, STABLE = "canary", "stable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,13 @@ class Held:
         servables: By version.
         tried: What each version was on disk when it was tried last.
         refusal: Why its folder cannot be read; None if it can.
+        turn: How much of a request the canary is owed.
     """
 
     servables: dict[int, Servable]
     tried: dict[int, ModelVersion]
     refusal: InfoldError | None = None
+    turn: float = 0.0
 
     @property
     def states(self) -> dict[int, State]:
@@ -60,19 +67,31 @@ class Held:
 class Catalogue:
     """All servables.
 
+    Args:
+        required: Names of models without which the service is not ready; `*` is all.
+
     Attributes:
         held: By the model's name.
         is_draining: The service is going down.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, required: Collection[str] = (ALL,)) -> None:
+        self._required = frozenset(required)
         self.held: dict[str, Held] = {}
         self.is_draining = False
 
     @property
     def is_ready(self) -> bool:
-        """Every model has a version that answers, and the service is not going down."""
-        return not self.is_draining and all(model.ready or model.is_unloaded for model in self.held.values())
+        """Every model that is required has a version that answers, and the service is not going down."""
+        return not self.is_draining and not self.missing()
+
+    def missing(self) -> list[str]:
+        """Names of models that are required and do not answer, sorted."""
+        silent = {n for n, model in self.held.items() if not (model.ready or model.is_unloaded)}
+        if ALL in self._required:
+            return sorted(silent)
+        unknown = {name for name in self._required if name not in self.held}
+        return sorted(self._required & silent | unknown)
 
     @property
     def load(self) -> dict[tuple[str, int], tuple[int, int]]:
@@ -142,20 +161,41 @@ class Catalogue:
     def lease(self, name: str, version: int | None = None) -> Servable:
         """As `find`, to be held at once in a `with`, so that it is not unloaded meanwhile.
 
+        Of requests that name no version a canary gets its share, in turn and not by chance.
+
         Raises:
             As `find`.
         """
-        return self.find(name, version)
+        servable = self.find(name, version)
+        if version is None and (share := servable.version.config.canary.share) < 1:
+            model = self.held[name]
+            if (stable := _before(model, servable)) is not None:
+                model.turn += share
+                if model.turn < 1:
+                    return stable
+                model.turn -= 1
+        return servable
 
     def labelled(self, name: str, label: str) -> int:
         """The version that a model's `model.toml` gives a label.
 
+        While there is a canary it is called so, and the version beside it `stable`, where these
+        labels are not given to others.
+
         Raises:
             ModelNotFoundError: No such model or label.
         """
-        for servable in reversed(self.versions(name)):
-            if servable.state is State.READY:
-                labels = servable.version.config.version_labels
-                if label in labels:
-                    return labels[label]
+        ready = [each for each in reversed(self.versions(name)) if each.state is State.READY]
+        for servable in ready:
+            labels = servable.version.config.version_labels
+            if label in labels:
+                return labels[label]
+        if len(ready) > 1 and ready[0].version.config.canary.share < 1 and label in (CANARY, STABLE):
+            return ready[label == STABLE].version.number
         raise ModelNotFoundError(name, label)
+
+
+def _before(model: Held, newest: Servable) -> Servable | None:
+    """The newest version that answers, of those older than this one."""
+    older = [each for each in model.ready if each.version.number < newest.version.number]
+    return max(older, key=lambda each: each.version.number, default=None)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from infold.errors import InfoldError, LoadError, ModelNotFoundError, RepositoryError
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving.batcher import Batcher
-from infold.serving.catalogue import Catalogue, Held
+from infold.serving.catalogue import ALL, Catalogue, Held
 from infold.serving.events import Observer, SilentObserver
 from infold.serving.lifecycle import Servable, State
 from infold.serving.loading import Loaded, load
 from infold.serving.presenting import Presented, placed, presented
 from infold.serving.repository import Listing, ModelRepository, ModelVersion
 from infold.serving.runners import Runners
-from infold.serving.versions import Load, plan, wanted
+from infold.serving.versions import Load, fallbacks, plan, wanted
+from infold.serving.watching import Watch
 
 __all__ = ["ModelManager"]
 
 log = logging.getLogger(__name__)
+
+# What has not changed for so long is finished, where changes are told.
+SETTLE_S = 2.0
 
 
 class ModelManager:
@@ -41,6 +45,8 @@ class ModelManager:
         processes: That share the load; a model's queue holds that part of its capacity.
         asked: Models to be loaded by name, each with the configuration that overrides what lies
             beside it, or None; by default whatever is on disk.
+        rejected: Of each model, versions that are not to be served though they are wanted.
+        required: As `Catalogue`.
 
     Attributes:
         catalogue: What is loaded.
@@ -56,16 +62,19 @@ class ModelManager:
         cores: int = 0,
         processes: int = 1,
         asked: Mapping[str, str | None] | None = None,
+        rejected: Mapping[str, Collection[int]] | None = None,
+        required: Collection[str] = (ALL,),
     ) -> None:
         self._repository = repository
         self._placement = placement
         self._observer = observer or SilentObserver()
         self._cache = cache or Cache(None)
         self._runners: Runners[Any] = Runners(cores or available_cores())
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(required)
         self.is_loading = False
         self._processes = processes
         self._asked = None if asked is None else dict(asked)
+        self._rejected = {name: set(versions) for name, versions in (rejected or {}).items()}
         self._one_change = asyncio.Lock()
         self._leaving: dict[asyncio.Task[None], str] = {}  # with the model's name
         self._is_closed = False
@@ -80,6 +89,16 @@ class ModelManager:
         """Models that were asked for by name, with what overrides their configuration."""
         return dict(self._asked or {})
 
+    @property
+    def rejected(self) -> dict[str, list[int]]:
+        """Of each model, versions that were rolled back from."""
+        return {name: sorted(versions) for name, versions in self._rejected.items()}
+
+    @property
+    def longest_run_s(self) -> float:
+        """Seconds that the longest of the runs under way has taken so far."""
+        return self._runners.longest_s
+
     async def ask_for_all(self) -> None:
         """Ask for every model on disk, where models are loaded by name.
 
@@ -88,7 +107,7 @@ class ModelManager:
         """
         found = await asyncio.to_thread(self._repository.list)
         self._asked = dict.fromkeys(found) | (self._asked or {})
-        self._asked.pop("*", None)
+        self._asked.pop(ALL, None)
 
     async def models_on_disk(self) -> list[str]:
         """Names of all models, loaded or not.
@@ -114,19 +133,37 @@ class ModelManager:
             for name, listing in (await self._listings()).items():
                 await self._settle(name, listing)
 
-    async def follow(self, every_s: float) -> None:
-        """Reconcile from time to time, until the end; what is still being written waits until it is not."""
+    async def follow(self, every_s: float, watch: Watch | None = None) -> None:
+        """Reconcile from time to time, until the end; what is still being written waits until it is not.
+
+        Another folder in its place, with nothing in it, is a volume that has gone, and no order to
+        unload everything.
+
+        Args:
+            every_s: From one look to the next; what two looks find the same is finished.
+            watch: Shortens that once something has changed.
+        """
         seen: Mapping[str, Listing | InfoldError] = {}
+        is_settled, was_gone, home = True, False, self._repository.identity()
         while True:
-            await asyncio.sleep(every_s)
+            if watch is None:
+                await asyncio.sleep(every_s)
+            else:
+                await watch.sleep(every_s if is_settled else min(every_s, SETTLE_S))
             if self.catalogue.is_draining:
                 return
             try:
                 async with self._one_change:
                     found = await self._listings()
-                    for name, listing in found.items():
+                    here = self._repository.identity()
+                    is_gone = here != home and _holds_nothing(found)
+                    if is_gone and not was_gone:
+                        log.error("repository is gone", extra={"served_on": self.catalogue.models()})
+                    was_gone, home = is_gone, home if is_gone else here
+                    for name, listing in found.items() if not is_gone else ():
                         if _is_as_before(seen.get(name), listing):
                             await self._settle(name, listing)
+                is_settled = all(_is_as_before(seen.get(name), each) for name, each in found.items())
                 seen = found
             except InfoldError as failure:
                 log.error("repository not listed", extra={"reason": str(failure)})
@@ -135,6 +172,8 @@ class ModelManager:
 
     async def load(self, name: str, override: str | None = None) -> None:
         """A model is loaded as it lies on disk now, and again whatever of it was loaded and has changed.
+
+        What was rolled back from may be served again.
 
         Args:
             name: Of the model.
@@ -159,14 +198,57 @@ class ModelManager:
             model = self.catalogue.held.get(name)
             if model is not None:  # what has failed may succeed now
                 model.tried = {n: v for n, v in model.tried.items() if not model.servables[n].reason}
+            self._rejected.pop(name, None)
             await self._settle(name, listing)
             servables = self.catalogue.held[name].servables
             reasons = [f"version {n}: {servables[n].reason}" for n in aspired if servables[n].reason]
+            ready = self.catalogue.held[name].ready
             # Whoever starts later is to serve what this one does, not to stumble over what it does not.
-            if self._asked is not None and len(reasons) < len(aspired):
+            if self._asked is not None and (
+                len(reasons) < len(aspired) or (ready and name not in self._asked)
+            ):
                 self._asked[name] = override
             if reasons:
                 raise LoadError(name, "; ".join(reasons))
+
+    async def roll_back(self, name: str, version: int) -> None:
+        """A version is served no more; what is wanted without it is loaded beside it first.
+
+        It stays so until the model is loaded by name, or has a newer version.
+
+        Args:
+            name: Of the model.
+            version: That is bad. Rolling back from it once more changes nothing.
+
+        Raises:
+            ModelNotFoundError: No model of that name was ever loaded.
+            LoadError: No other version is there and can be loaded; then nothing has changed.
+        """
+        async with self._one_change:
+            self._check_open(name)
+            model = self.catalogue.held.get(name)
+            if model is None:
+                raise ModelNotFoundError(name)
+            before = self._rejected.get(name, set())
+            if version in before:
+                return
+            override = None if self._asked is None else self._asked.get(name)
+            try:
+                listing = await asyncio.to_thread(self._repository.listing, name, override)
+            except InfoldError as failure:
+                raise LoadError(name, str(failure), "roll back") from failure
+            numbers = [each.number for each in listing.versions]
+            if not wanted(numbers, listing.policy, {*before, version}):
+                detail = f"versions: {listing.policy} wants none of {numbers} but version {version}"
+                raise LoadError(name, detail, "roll back")
+            self._rejected[name] = {*before, version}
+            await self._settle(name, listing)
+            if any(each.version.number != version for each in model.ready):
+                return
+            self._rejected[name] = before
+            failed = [f"version {n}: {each.reason}" for n, each in model.servables.items() if each.reason]
+            await self._settle(name, listing)
+            raise LoadError(name, "; ".join(failed) or "no other version answers", "roll back")
 
     async def unload(self, name: str) -> None:
         """A model is served no more, once what was asked of it is answered.
@@ -177,6 +259,7 @@ class ModelManager:
         async with self._one_change:
             if self._asked is not None:
                 self._asked.pop(name, None)
+            self._rejected.pop(name, None)
             model = self.catalogue.held.get(name)
             if model is None:
                 raise ModelNotFoundError(name)
@@ -234,9 +317,10 @@ class ModelManager:
         if not listing.versions and self._asked is not None and name in self._asked:
             model.refusal = RepositoryError(self._repository.root / name, "there is no version in it")
         on_disk = {version.number: version for version in listing.versions}
+        rejected = self._rejected.get(name, ())
         while True:
             changed = [n for n in model.servables if n in on_disk and model.tried.get(n) != on_disk[n]]
-            action = plan(on_disk, model.states, listing.policy, changed)
+            action = plan(on_disk, model.states, listing.policy, changed, rejected)
             if action is None:
                 break
             if isinstance(action, Load):
@@ -244,9 +328,11 @@ class ModelManager:
             else:
                 self._drain(model.servables[action.version])
                 await self._gone(name)
-        aspired = wanted(on_disk, listing.policy)
+        kept = wanted(on_disk, listing.policy, rejected)
+        if not any(model.servables[number].state is State.READY for number in kept):
+            kept += fallbacks(on_disk, listing.policy, rejected)
         for number, servable in model.servables.items():
-            if number not in aspired:
+            if number not in kept:
                 self._give_up(servable)
         if not on_disk and not model.ready and model.refusal is None:
             del self.catalogue.held[name]
@@ -346,6 +432,10 @@ class ModelManager:
             servable.state.value,
             extra=_about(version) | ({"reason": servable.reason} if servable.reason else {}),
         )
+
+
+def _holds_nothing(found: Mapping[str, Listing | InfoldError]) -> bool:
+    return all(isinstance(each, Listing) and not each.versions for each in found.values())
 
 
 def _is_as_before(earlier: Listing | InfoldError | None, now: Listing | InfoldError) -> bool:

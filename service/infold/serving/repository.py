@@ -63,10 +63,16 @@ class Listing:
 
 
 class ModelRepository:
-    """A folder of models."""
+    """A folder of models.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The folder.
+        marker: Name of a file without which a version is not finished; empty where none is needed.
+    """
+
+    def __init__(self, root: Path, marker: str = "") -> None:
         self.root = root
+        self._marker = marker
 
     def list(self) -> Mapping[str, tuple[ModelVersion, ...]]:
         """Every model with its versions, both in rising order.
@@ -95,6 +101,14 @@ class ModelRepository:
         except OSError as failure:
             raise RepositoryError(self.root, failure.strerror or str(failure)) from failure
 
+    def identity(self) -> tuple[int, int] | None:
+        """What tells one folder from another that takes its place; None of one that is not there."""
+        try:
+            about = self.root.stat()
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino
+
     def policy(self, name: str) -> str | tuple[int, ...]:
         """Which versions of a model its owner wants served.
 
@@ -121,7 +135,7 @@ class ModelRepository:
         except ConfigError:
             file = MODEL_FILE
         try:
-            return any(is_version(path, file) for path in (self.root / name).iterdir())
+            return any(self._is_finished(path, file) for path in (self.root / name).iterdir())
         except OSError:  # it is gone, or cannot be read
             return False
 
@@ -151,7 +165,7 @@ class ModelRepository:
         triton, shared = self._configured(folder.name, override)
         file = _file(triton)
         beside = _stamp(folder)
-        numbers = sorted(int(p.name) for p in folder.iterdir() if is_version(p, file))
+        numbers = sorted(int(p.name) for p in folder.iterdir() if self._is_finished(p, file))
         stamps = {number: _stamp(folder / str(number), is_deep=True) for number in numbers}
         versions = tuple(
             ModelVersion(
@@ -166,6 +180,9 @@ class ModelRepository:
             if stamp  # or it went meanwhile
         )
         return Listing(versions, shared.versions)
+
+    def _is_finished(self, path: Path, file: str) -> bool:
+        return is_version(path, file) and (not self._marker or (path / self._marker).is_file())
 
     def _configured(self, name: str, override: str | None = None) -> tuple[TritonConfig | None, ModelConfig]:
         """What a model's owner wrote for Triton, and what that and the `model.toml` come to."""

@@ -44,8 +44,9 @@ class Runners(Generic[Payload]):
         self._dispatcher: Dispatcher[Payload] = Dispatcher(cores)
         self._sleeping = 0
         self._is_closing = False
+        self._began: list[float | None] = [None] * cores  # of what each thread does now
         self._threads = [
-            threading.Thread(target=self._work, name=f"infold-runner-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(number,), name=f"infold-runner-{number}", daemon=True)
             for number in range(cores)
         ]
         for thread in self._threads:
@@ -55,6 +56,12 @@ class Runners(Generic[Payload]):
     def cores(self) -> int:
         """That are shared out."""
         return self._dispatcher.cores
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that the longest of the jobs under way has taken so far; 0 if there is none."""
+        now = clock()
+        return max((now - began for began in self._began if began is not None), default=0.0)
 
     def add(
         self,
@@ -106,14 +113,16 @@ class Runners(Generic[Payload]):
             self._is_closing = True
             self._changed.notify_all()
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while (job := self._next()) is not None:
+            self._began[number] = clock()
             try:
                 assert isinstance(job.lane, _Served)
                 job.lane.execute(job.tickets, job.is_wide)
             except Exception:
                 log.exception("a run was lost")
             finally:
+                self._began[number] = None
                 with self._changed:
                     self._dispatcher.finished(job)
             del job  # or this thread would hold its requests, bodies and all, until its next one

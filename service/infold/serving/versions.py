@@ -2,7 +2,8 @@
 
 It is asked again after each action, forgets nothing in between because it
 remembers nothing, and returns None when all is as it should be. New versions
-are loaded before old ones go, so that a model is never without an answer.
+are loaded before old ones go, so that a model is never without an answer. Where
+none of the newest loads, the one before them is better than none.
 
 Source: the aspired-version policies of TensorFlow Serving, as an idea.
 """
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 
 from infold.serving.lifecycle import State
 
-__all__ = ["Load", "Unload", "plan", "wanted"]
+__all__ = ["Load", "Policy", "Unload", "fallbacks", "plan", "wanted"]
+
+# `latest`, `latest:N`, `all`, or the numbers themselves.
+Policy = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,15 @@ class Unload:
     version: int
 
 
-def wanted(found: Collection[int], policy: str | tuple[int, ...]) -> list[int]:
+def wanted(found: Collection[int], policy: Policy, rejected: Collection[int] = ()) -> list[int]:
     """The versions a policy asks for, newest first.
 
     Args:
         found: Versions on disk.
-        policy: `latest`, `latest:N`, `all`, or the numbers themselves.
+        policy: Whose.
+        rejected: Versions that were rolled back from, which count as if they were not there.
     """
-    newest_first = sorted(found, reverse=True)
+    newest_first = sorted(set(found).difference(rejected), reverse=True)
     if isinstance(policy, tuple):
         return [version for version in newest_first if version in policy]
     if policy == "all":
@@ -50,8 +55,9 @@ def wanted(found: Collection[int], policy: str | tuple[int, ...]) -> list[int]:
 def plan(
     found: Collection[int],
     held: Mapping[int, State],
-    policy: str | tuple[int, ...],
+    policy: Policy,
     changed: Collection[int] = (),
+    rejected: Collection[int] = (),
 ) -> Load | Unload | None:
     """The next action for one model, or None.
 
@@ -60,15 +66,35 @@ def plan(
         held: State of every version the manager knows of.
         policy: See `wanted`.
         changed: Versions that are not on disk any more as they were when they were tried last.
+        rejected: As `wanted`.
     """
-    aspired = wanted(found, policy)
+    aspired = wanted(found, policy, rejected)
+
+    def is_new(version: int) -> bool:
+        return version not in held or held[version] is State.UNLOADED or version in changed
+
     for version in aspired:
-        if version not in held or held[version] is State.UNLOADED or version in changed:
+        if is_new(version):
             return Load(version)
-    if any(held.get(version) is State.LOADING for version in aspired):
+    if State.LOADING in held.values():
         return None
     unwanted = [v for v, state in held.items() if v not in aspired and state is State.READY]
-    # While nothing of what is wanted answers, the old stays.
-    if aspired and not any(held[version] is State.READY for version in aspired):
-        return None
-    return Unload(min(unwanted)) if unwanted else None
+    if not aspired or any(held[version] is State.READY for version in aspired):
+        return Unload(min(unwanted)) if unwanted else None
+    # While nothing of what is wanted answers, the old stays; where there is none, an older one is tried.
+    older = [] if unwanted else fallbacks(found, policy, rejected)
+    return next((Load(version) for version in older if is_new(version)), None)
+
+
+def fallbacks(found: Collection[int], policy: Policy, rejected: Collection[int] = ()) -> list[int]:
+    """Versions to try where all that are wanted have failed, newest first; none where they have names.
+
+    Args:
+        found: As `plan`.
+        policy: As `plan`.
+        rejected: As `plan`.
+    """
+    if isinstance(policy, tuple):  # its owner wants these and no others
+        return []
+    aspired = wanted(found, policy, rejected)
+    return [version for version in wanted(found, "all", rejected) if version not in aspired]
