@@ -39,7 +39,9 @@ InfoldError
     ├── ModelControlError      models are not loaded by name here
     ├── NotServedError         a part of the protocol that is left out
     ├── QueueFullError         the model's queue is at its capacity
+    ├── OverloadedError        the service holds as many bytes of requests as it may
     ├── DeadlineExceededError  the answer would come, or came, too late
+    │   └── QueueTooLongError      ... because those before it take longer than it has
     └── AbandonedError         nobody waits for the answer any more
 """
 
@@ -47,6 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import ClassVar
 
 __all__ = [
     "AbandonedError",
@@ -70,8 +73,10 @@ __all__ = [
     "NoKernelError",
     "NotServedError",
     "NothingToProveError",
+    "OverloadedError",
     "ProofError",
     "QueueFullError",
+    "QueueTooLongError",
     "RepositoryError",
     "RequestError",
     "RuntimeCrashError",
@@ -217,6 +222,8 @@ class DeviceError(InfoldError):
 class SessionError(InfoldError):
     """onnxruntime would not load or run a graph."""
 
+    reason: ClassVar[str] = "run_failed"
+
     def __init__(self, model: str, detail: str) -> None:
         self.model = model
         self.detail = detail
@@ -232,7 +239,13 @@ class RuntimeCrashError(SessionError):
 
 
 class RequestError(InfoldError):
-    """Anything that a caller of the service can get wrong, or meet through no fault of theirs."""
+    """Anything that a caller of the service can get wrong, or meet through no fault of theirs.
+
+    Attributes:
+        reason: Under which refusals of its kind are counted.
+    """
+
+    reason: ClassVar[str] = "invalid"
 
 
 class InvalidInputError(RequestError):
@@ -310,6 +323,8 @@ class HalfInJsonError(InvalidInputError):
 class MalformedBodyError(RequestError):
     """The body is no request of this protocol."""
 
+    reason = "malformed"
+
 
 class BodyTooLargeError(RequestError):
     """The body is above the limit.
@@ -318,6 +333,8 @@ class BodyTooLargeError(RequestError):
         limit_bytes: The most it may have.
         is_decompressed: It came whole, and was above the limit only before it was compressed.
     """
+
+    reason = "body_too_large"
 
     def __init__(self, limit_bytes: int, is_decompressed: bool = False) -> None:
         self.limit_bytes = limit_bytes
@@ -329,6 +346,8 @@ class BodyTooLargeError(RequestError):
 class BodyTimeoutError(RequestError):
     """The body did not come in the time it is given."""
 
+    reason = "body_timeout"
+
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         super().__init__(f"the request body did not come within {timeout_s:g} s")
@@ -336,6 +355,8 @@ class BodyTimeoutError(RequestError):
 
 class UnsupportedMediaError(RequestError):
     """The body comes in a type or an encoding that is not served."""
+
+    reason = "unsupported"
 
 
 class UnsupportedCodingError(UnsupportedMediaError):
@@ -355,6 +376,8 @@ class UnsupportedCodingError(UnsupportedMediaError):
 class ModelNotFoundError(RequestError):
     """There is no such model, or no such version of it."""
 
+    reason = "model_not_found"
+
     def __init__(self, model: str, version: str | int | None = None) -> None:
         self.model = model
         self.version = version
@@ -368,6 +391,8 @@ class ModelNotReadyError(RequestError):
     Attributes:
         is_of_version: That very version was asked for.
     """
+
+    reason = "model_not_ready"
 
     def __init__(self, model: str, version: int | None, state: str, *, is_of_version: bool = False) -> None:
         self.model = model
@@ -385,6 +410,8 @@ class LoadError(RequestError):
         what: `load`, or `unload` where that is what was asked.
     """
 
+    reason = "load_failed"
+
     def __init__(self, model: str, detail: str, what: str = "load") -> None:
         self.model = model
         self.detail = detail
@@ -395,6 +422,8 @@ class LoadError(RequestError):
 class ModelControlError(RequestError):
     """Models are not loaded and unloaded by name here."""
 
+    reason = "not_allowed"
+
     def __init__(self) -> None:
         super().__init__(
             "explicit model load / unload is not allowed; start infold with INFOLD_ADMIN=true"
@@ -404,6 +433,8 @@ class ModelControlError(RequestError):
 
 class NotServedError(RequestError):
     """A part of the protocol that infold leaves out."""
+
+    reason = "not_served"
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -417,22 +448,66 @@ class QueueFullError(RequestError):
         retry_after_s: Seconds after which there is likely room again.
     """
 
+    reason = "queue_full"
+
     def __init__(self, capacity_rows: int, retry_after_s: float = 1.0) -> None:
         self.capacity_rows = capacity_rows
         self.retry_after_s = retry_after_s
         super().__init__(f"the queue is full ({capacity_rows} rows wait already)")
 
 
+class OverloadedError(RequestError):
+    """The bodies of requests that are not answered yet have as many bytes together as they may.
+
+    Attributes:
+        limit_bytes: The most they may have.
+        retry_after_s: Seconds after which there is likely room again.
+    """
+
+    reason = "in_flight_bytes"
+
+    def __init__(self, limit_bytes: int, retry_after_s: float = 1.0) -> None:
+        self.limit_bytes = limit_bytes
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the requests in flight would exceed the maximum allowed {limit_bytes} bytes together"
+        )
+
+
 class DeadlineExceededError(RequestError):
     """The answer would come, or came, after the request's deadline."""
 
-    def __init__(self, waited_s: float) -> None:
+    reason = "deadline"
+
+    def __init__(self, waited_s: float, detail: str = "") -> None:
         self.waited_s = waited_s
-        super().__init__(f"the deadline passed after {waited_s:.3f} s")
+        super().__init__(detail or f"the deadline passed after {waited_s:.3f} s")
+
+
+class QueueTooLongError(DeadlineExceededError):
+    """Those that wait already take longer than the request has left; it was not queued.
+
+    Attributes:
+        queue_s: Seconds that they will take, by what runs took lately.
+        left_s: Seconds until its deadline.
+        retry_after_s: Seconds after which they are likely through.
+    """
+
+    reason = "queue_too_long"
+
+    def __init__(self, queue_s: float, left_s: float, retry_after_s: float) -> None:
+        self.queue_s = queue_s
+        self.left_s = left_s
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            0.0, f"those that wait take about {queue_s:.3f} s, and the deadline is in {max(left_s, 0):.3f} s"
+        )
 
 
 class AbandonedError(RequestError):
     """Whoever asked has left before there was an answer."""
+
+    reason = "abandoned"
 
     def __init__(self) -> None:
         super().__init__("nobody waits for the answer any more")

@@ -98,6 +98,18 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds a request's body may take to come before it is 408.")
     ] = 30.0
+    header_timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds a request's headers may take to come before it is 408.")
+    ] = 10.0
+    write_timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds a client may leave its answer unread.")
+    ] = 30.0
+    max_connections: Annotated[
+        int, Field(ge=1, description="Most connections at a time; beyond it they are answered with 503.")
+    ] = 4096
+    max_in_flight_bytes: Annotated[
+        int, Field(ge=1, description="Most bytes of all bodies that are not answered yet; beyond it 503.")
+    ] = 2**30
     compress_responses: Annotated[
         bool, Field(description="Whether tensors are compressed for callers that accept it.")
     ] = True

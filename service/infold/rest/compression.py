@@ -10,7 +10,7 @@ Source: RFC 9110 sections 8.4 and 12.5.3 (codings and how they are chosen), RFC 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -89,7 +89,13 @@ def inflate_at_once(body: bytes | memoryview, coding: Coding, limit_bytes: int) 
     return found
 
 
-def inflate(body: bytes | memoryview, coding: Coding, limit_bytes: int, tensors_at: int = 0) -> memoryview:
+def inflate(
+    body: bytes | memoryview,
+    coding: Coding,
+    limit_bytes: int,
+    tensors_at: int = 0,
+    grows: Callable[[int], None] = lambda size: None,
+) -> memoryview:
     """What a body was before, in memory of its own that is aligned from `tensors_at` on.
 
     Args:
@@ -97,6 +103,7 @@ def inflate(body: bytes | memoryview, coding: Coding, limit_bytes: int, tensors_
         coding: Of it; a deflate stream may come without zlib's header and checksum.
         limit_bytes: Most it may have been.
         tensors_at: Where in it tensors begin.
+        grows: Told how long it is so far, before it is; may raise.
 
     Raises:
         MalformedBodyError: It is no whole stream of that coding, or something follows it.
@@ -109,6 +116,7 @@ def inflate(body: bytes | memoryview, coding: Coding, limit_bytes: int, tensors_
             start, end = end, end + len(piece)
             if end > limit_bytes:
                 raise BodyTooLargeError(limit_bytes, is_decompressed=True)
+            grows(end)
             room[start:end] = piece
         return room[:end]
     finally:

@@ -2,7 +2,8 @@
 
 A long body goes from the socket straight into the memory that the tensors will
 be views of: its parser would copy every byte four times, 64 KiB a turn of the
-event loop. A short answer leaves in one piece.
+event loop. A short answer leaves in one piece. And a client is waited for only so
+long, whatever it is to do: below the app nobody else sees that it does not.
 
 Everything else is uvicorn's own. This is the one module that knows its insides,
 so the versions of it that are allowed are bounded in pyproject.
@@ -12,164 +13,123 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import httptools
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
+from infold.rest.bounds import Bounds
+from infold.rest.long_body import KEY, ClientGone, LongBody, long_body
+from infold.rest.patience import Late, Patience
 from infold.rest.problems import error_body
-from infold.rest.room import room_for
+from infold.rest.turned_away import TurnedAway
 
 __all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "tensors_at", "written_at_once"]
 
 # A body of this length is worth a buffer of its own.
 LONG_BYTES = 2**16
-KEY = "infold.long_body"
 # Of one request, before its body or behind it.
 MAX_HEAD_BYTES = 2**16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class ClientGone(Exception):  # noqa: N818 - nobody's error
-    """The client closed the connection before its request was answered."""
-
-
-class LongBody(asyncio.BufferedProtocol):
-    """A body on its way from the socket into memory.
-
-    Args:
-        connection: Whose body it is, and who reads on after it.
-        size: Its length in bytes.
-        tensors_at: Where in it tensors begin.
-    """
-
-    def __init__(self, connection: Connection, size: int, tensors_at: int) -> None:
-        self.size = size
-        self._connection = connection
-        self._view = room_for(size, tensors_at)
-        self._filled = 0
-        self._done = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_complete(self) -> bool:
-        """All of it is there."""
-        return self._filled == self.size
-
-    async def read(self) -> memoryview:
-        """The body, once all of it is there.
-
-        Raises:
-            ClientGone: The client left before.
-        """
-        if not self.is_complete:
-            self._connection.ask_for_body()
-            await asyncio.shield(self._done)
-        if not self.is_complete:
-            raise ClientGone
-        return self._view
-
-    def add(self, part: bytes) -> None:
-        """Take in what the parser has read already."""
-        end = self._filled + len(part)
-        self._view[self._filled : end] = part
-        self._filled = end
-        if self.is_complete and not self._done.done():
-            self._done.set_result(None)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio: exactly what is missing, so that the next request stays in the socket."""
-        del sizehint
-        return self._view[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """See asyncio."""
-        self._filled += nbytes
-        if self.is_complete:
-            self._connection.take_back()
-            if not self._done.done():
-                self._done.set_result(None)
-
-    def lose(self) -> None:
-        """The client has gone; what has come of it is of no use, and takes memory."""
-        if not self.is_complete:
-            self._view = memoryview(b"")
-        if not self._done.done():
-            self._done.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """See asyncio."""
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        """See asyncio."""
-        self._connection.resume_writing()
-
-
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection that reads long bodies into a `LongBody`.
+    """uvicorn's connection that reads long bodies into a `LongBody`, and waits for nobody for ever.
 
     Attributes:
-        max_body_bytes: Longer ones go the usual way, which refuses them.
+        bounds: What this process may hold, and for how long.
+        long_body: On its way into memory, past the parser.
     """
 
-    max_body_bytes = 2**26
+    bounds: Bounds
     long_body: LongBody | None = None
     _head_bytes = 0
     _before: Sequence[RequestResponseCycle] = ()  # requests before the last one, while they wait
+    _patience: Patience
+    _timer: asyncio.TimerHandle | None = None
+    _look_at = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Take a connection, or turn it away."""
+        bounds = self.bounds
+        if len(self.connections) >= bounds.max_connections:
+            bounds.refuse("connections")
+            text = f"too many connections: the maximum allowed is {bounds.max_connections}"
+            TurnedAway(transport, answer_of(503, text, b"retry-after: 1\r\n"), bounds)
+            return
+        super().connection_made(transport)
+        self._patience = Patience(bounds.header_timeout_s, self.timeout_keep_alive, bounds.write_timeout_s)
+        self._patience.head_since = self.loop.time()
+        self._look_in_time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, as all else is refused, and close the connection."""
         what = "cannot be parsed" if msg.startswith("Invalid") else msg  # uvicorn says no more
-        body = error_body(f"HTTP request: {what}")
-        head = b"content-type: application/json\r\nconnection: close\r\n"
-        size = b"content-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[400] + head + size + body)
-        self.transport.close()
+        self._refuse(400, f"HTTP request: {what}")
 
     def on_headers_complete(self) -> None:
-        """Make room for a long body before the app is told of the request."""
+        """Tell the app of a long body that it may take room for it."""
         self._head_bytes = 0
-        self.long_body = None
+        patience = self._patience
+        patience.head_since = patience.rest_since = None
         before: RequestResponseCycle | None = self.cycle
         if before is not None and not before.response_complete:
             self._before = [*(each for each in self._before if not each.response_complete), before]
         found = dict(self.headers)
         size = found.get(b"content-length", b"")
-        if len(size) > 4 and size.isdigit() and LONG_BYTES <= int(size) <= self.max_body_bytes:
+        body = None
+        if len(size) > 4 and size.isdigit() and LONG_BYTES <= int(size) <= self.bounds.max_body_bytes:
             earlier: RequestResponseCycle | None = self.cycle
             is_first = earlier is None or earlier.response_complete  # and not behind another one
             if is_first and b"transfer-encoding" not in found and not self.parser.should_upgrade():
-                self.long_body = LongBody(self, int(size), tensors_at(found))
-                self.scope[KEY] = self.long_body  # type: ignore[literal-required]  # uvicorn types the scope's keys
+                body = LongBody(self, int(size), tensors_at(found))
+                self.scope[KEY] = body  # type: ignore[literal-required]  # uvicorn types the scope's keys
         super().on_headers_complete()
+        if body is not None:
+            body.cycle = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """Put what came with the headers where the rest will go."""
+        """Bytes of a body are none of a header."""
         self._head_bytes = 0
-        if self.long_body is None:
-            super().on_body(body)
-        else:
-            self.long_body.add(body)
+        super().on_body(body)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and leave the rest of a long body to itself."""
+        """Parse, and see to it that headers which have begun are ended in time."""
         self._head_bytes += len(data)
         super().data_received(data)
         # Of a path, a header or a trailer the parser keeps all until it ends; bytes of a body are none.
         if self._head_bytes > MAX_HEAD_BYTES + len(data) and not self.transport.is_closing():
             self.send_400_response(f"more than {MAX_HEAD_BYTES} bytes before or behind its body")
-        body = self.long_body
-        if body is not None and not body.is_complete and not self.transport.is_closing():
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or cycle.scope is not self.scope:
+            self._wait_for_head(cycle)
+
+    def read_long(self, body: LongBody) -> None:
+        """Put what has come of a long body into it, and all that follows as it comes."""
+        cycle = body.cycle
+        come, cycle.body = cycle.body, bytearray()
+        body.add(come)
+        if body.is_complete:
+            cycle.waiting_for_100_continue = False
+        elif not cycle.disconnected and not self.transport.is_closing():
+            if cycle.waiting_for_100_continue:
+                self.transport.write(CONTINUE)
+            cycle.waiting_for_100_continue = False
+            self.long_body = body
             self._read_by(body)
+        else:
+            body.lose()
+
+    def stop_long(self) -> None:
+        """Read no more of a long body that nobody waits for; the connection ends with its answer."""
+        if not self.transport.is_closing():
+            self.flow.pause_reading()
 
     def take_back(self) -> None:
         """Go on with the next request: the parser never sees how the last one ended."""
@@ -181,20 +141,42 @@ class Connection(HttpToolsProtocol):
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    def ask_for_body(self) -> None:
-        """Tell a client that waits for it to send its body."""
-        if self.cycle.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(CONTINUE)
-        self.cycle.waiting_for_100_continue = False
-
     def on_response_complete(self) -> None:
         """Go on with what was sent behind this request, and read no more before that is answered."""
         super().on_response_complete()
         if self.pipeline:
             self.flow.pause_reading()
+        cycle = self.cycle
+        if cycle.body or cycle.more_body or not cycle.keep_alive:
+            self._leave_behind(cycle)
+
+    def pause_writing(self) -> None:
+        """See asyncio; the client is to read before anything more is written."""
+        super().pause_writing()
+        self._wait_for_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._patience.reading_since = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing was asked for long."""
+        super().timeout_keep_alive_handler()
+        self._wait_for_reading()
+
+    def shutdown(self) -> None:
+        """See uvicorn: close what is idle."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._wait_for_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits for a body, and all requests that are not answered yet, not the last alone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.long_body is not None:
             self.long_body.lose()
         for cycle in self._before:
@@ -204,22 +186,97 @@ class Connection(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
 
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer below the app, and close the connection."""
+        self.transport.write(answer_of(status, text))
+        self.transport.close()
+        self._wait_for_reading()
+
+    def _leave_behind(self, cycle: RequestResponseCycle) -> None:
+        """See to what is left of the request that came last, if it is answered."""
+        if self.long_body is not None:
+            self.transport.close()  # in the middle of it: nobody knows where the next request begins
+        if self.transport.is_closing():
+            self._wait_for_reading()
+        elif cycle.response_complete:
+            cycle.body = bytearray()
+            if cycle.more_body:  # no timer of uvicorn's runs while the rest of it comes, nor after that
+                self._patience.rest_since = self.loop.time()
+                self._look_in_time()
+
+    def _wait_for_head(self, cycle: RequestResponseCycle | None) -> None:
+        """What has come is no request yet: uvicorn's timer has stopped, so another one must run."""
+        if cycle is not None and cycle.scope is self.scope and cycle.more_body:
+            return  # the rest of a request that is answered
+        if self._patience.head_since is None and not self.transport.is_closing():
+            self._patience.head_since = self.loop.time()
+            self._look_in_time()
+
+    def _wait_for_reading(self) -> None:
+        """The client has something to read, if it has not read all of it."""
+        if unread := self._unread_bytes():
+            self._patience.wait_for_reading(self.loop.time(), unread)
+            self._look_in_time()
+
+    @property
+    def _is_answering(self) -> bool:
+        """A request before the one that is not here yet waits for its answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _unread_bytes(self) -> int:
+        with suppress(RuntimeError):  # closed already
+            return self.transport.get_write_buffer_size()
+        return 0
+
+    def _look_in_time(self) -> None:
+        """Look at the clock when the next thing is due; often it has happened by then."""
+        due = self._patience.due()
+        if due is None or (self._timer is not None and self._look_at <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = due
+        self._timer = self.loop.call_later(max(0.0, due - self.loop.time()), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        patience, now = self._patience, self.loop.time()
+        match patience.late(now, self._unread_bytes()):
+            case Late.READING:
+                self.bounds.refuse("write_timeout")
+                self.transport.abort()
+                return
+            case Late.HEAD if self._is_answering:
+                patience.head_since = now  # an earlier request comes first
+            case Late.HEAD:
+                patience.head_since = patience.rest_since = None
+                self.bounds.refuse("header_timeout")
+                self._refuse(408, f"the request's headers did not come within {patience.head_s:g} s")
+            case Late.REST:
+                patience.head_since = patience.rest_since = None
+                self.transport.close()
+                self._wait_for_reading()
+        self._look_in_time()
+
     def _read_by(self, protocol: Any) -> None:
         # uvloop asks how to read only when it begins to.
-        self.transport.pause_reading()
+        self.flow.pause_reading()
         self.transport.set_protocol(protocol)
-        self.transport.resume_reading()
+        self.flow.resume_reading()
+
+
+def answer_of(status: int, text: str, headers: bytes = b"") -> bytes:
+    """A whole answer that no app has given, behind which the connection is closed."""
+    body = error_body(text)
+    head = b"content-type: application/json\r\nconnection: close\r\n%s" % headers
+    return STATUS_LINE[status] + head + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
 def tensors_at(headers: dict[bytes, bytes]) -> int:
     """Where in a body tensors begin, if it holds any."""
     text = headers.get(b"inference-header-content-length", b"")
     return int(text) if text.isdigit() and len(text) < 10 else 0
-
-
-def long_body(scope: Scope) -> LongBody | None:
-    """The long body of a request, if it has one."""
-    return scope.get(KEY)
 
 
 def come_body(receive: Receive) -> bytes | None:

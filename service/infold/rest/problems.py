@@ -22,7 +22,9 @@ from infold.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     NotServedError,
+    OverloadedError,
     QueueFullError,
+    QueueTooLongError,
     RequestError,
     SessionError,
     UnsupportedCodingError,
@@ -47,6 +49,7 @@ STATUS: dict[type[Exception], int] = {
     NotServedError: 501,
     ModelNotReadyError: 503,
     QueueFullError: 503,
+    OverloadedError: 503,
     DeadlineExceededError: 504,
     # The tensors fit the signature, yet the graph cannot take them: an index out of range, say.
     SessionError: 400,
@@ -69,7 +72,7 @@ def our_words(failure: InfoldError, model: str | None) -> tuple[int, str]:
 
 def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:
     """Headers that go with an error."""
-    if isinstance(failure, QueueFullError):
+    if isinstance(failure, QueueFullError | OverloadedError | QueueTooLongError):
         return [(b"retry-after", str(math.ceil(failure.retry_after_s)).encode())]
     if isinstance(failure, ModelNotReadyError):
         return [(b"retry-after", b"1")]

@@ -42,13 +42,14 @@ def add_repository(app: FastAPI, service: Service) -> None:
 
     async def read(request: Request, kind: type[Any]) -> Any:
         settings = service.settings
-        body = await read_body(request.scope, request.receive, LONGEST_BYTES, settings.body_timeout_s)
-        if not bytes(body).strip():
-            return kind()
+        scope, in_flight = request.scope, service.bounds.in_flight
         try:
-            return msgspec.json.decode(body, type=kind)
+            body = await read_body(scope, request.receive, LONGEST_BYTES, settings.body_timeout_s, in_flight)
+            return msgspec.json.decode(body, type=kind) if bytes(body).strip() else kind()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as broken:
             raise MalformedBodyError(f"request: {broken}") from None
+        finally:
+            in_flight.give_back(scope)
 
     @app.post("/v2/repository/{repository}/index", tags=["repository"], include_in_schema=False)
     @app.post(INDEX, tags=["repository"], openapi_extra=_body(ready="boolean"))

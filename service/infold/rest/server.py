@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from infold.errors import InfoldError
+from infold.rest.bounds import Bounds
 from infold.rest.connection import Connection
 from infold.rest.late import LateApp
 from infold.rest.listening import BACKLOG, listen, serving_line
@@ -39,12 +40,19 @@ class Server(uvicorn.Server):
         yield
 
 
-def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How uvicorn is run, alone or as one of several workers."""
+def config_of(app: ASGIApp, settings: Settings, bounds: Bounds | None = None) -> uvicorn.Config:
+    """How uvicorn is run, alone or as one of several workers.
+
+    Args:
+        app: What is served.
+        settings: Of the service.
+        bounds: Of this process; by default those that follow from the settings.
+    """
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=type("BoundedConnection", (Connection,), {"max_body_bytes": settings.max_body_bytes}),
+        http=type("BoundedConnection", (Connection,), {"bounds": bounds or Bounds.of(settings)}),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -65,6 +73,7 @@ async def start(service: Service) -> None:
     Raises:
         SessionError, RepositoryError, ConfigError: As `Service.start`.
     """
+    service.bounds.fit()
     try:
         await service.start()
     except InfoldError:
@@ -124,7 +133,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     service = Service(settings, placement)
     behind = described_late(service)
     listener = listen(settings)
-    config = config_of(edge_of(service, behind), settings)
+    config = config_of(edge_of(service, behind), settings, service.bounds)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(Server(config), service, behind, listener, announce))
 

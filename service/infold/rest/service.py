@@ -14,17 +14,21 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope
 
 from infold.errors import (
+    BodyTimeoutError,
+    DeadlineExceededError,
     MalformedBodyError,
     ModelNotFoundError,
     ModelNotReadyError,
-    QueueFullError,
+    OverloadedError,
     RepositoryError,
     SessionError,
 )
 from infold.rest import v1, v2
+from infold.rest.bounds import Bounds
 from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start, rejected_at_start
 from infold.rest.counting import Snapshot
+from infold.rest.deadlines import timeout_of
 from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
@@ -59,6 +63,7 @@ class Service:
         self.settings = settings
         self.peers = peers or Peers()
         self.metrics = Metrics()
+        self.bounds = Bounds.of(settings)
         repository = ModelRepository(settings.repository, settings.finished_marker)
         cache = Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
@@ -77,7 +82,7 @@ class Service:
         is_allowed = settings.admin or settings.model_control is ModelControl.EXPLICIT
         self.control = Control(self.manager, self.peers, is_allowed=is_allowed)
         self.problems: Problems = triton_words if settings.triton_compat else our_words
-        way = self.problems, settings.compress_responses
+        way = self.problems, settings.compress_responses, self.bounds.in_flight
         self.endpoints = (
             Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way),
             Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
@@ -178,7 +183,7 @@ class Service:
         if form in UPLOADS:
             return await self._upload(model, version, form, scope, receive, infer_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
-            body = await self._body(servable, began, scope, receive)
+            body, deadline = await self._body(servable, began, scope, receive)
             number, request = servable.version.number, v2.InferRequest({})
             halves, reading = not self.settings.triton_compat, servable.reading
 
@@ -195,7 +200,7 @@ class Service:
             is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
             if is_cheap and reading.picture is not None:  # which takes long to decode, however short it is
                 is_cheap = MAYBE_BYTES.search(body[:text_bytes]) is None
-            return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
+            return await self._answer(servable, Work(decode, encode, is_cheap), began, deadline, receive)
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """TF-Serving's predict: decode, lease, infer, encode."""
@@ -203,7 +208,7 @@ class Service:
         if form is not Form.JSON:
             return await self._upload(model, version, form, scope, receive, predict_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
-            body = await self._body(servable, began, scope, receive)
+            body, deadline = await self._body(servable, began, scope, receive)
             in_rows = False
 
             def decode() -> Asked:
@@ -218,7 +223,7 @@ class Service:
             is_cheap = len(body) <= CHEAP_BYTES
             if is_cheap and servable.reading.picture is not None:
                 is_cheap = v1.KEY not in bytes(body)
-            return await self._answer(servable, Work(decode, encode, is_cheap), began, receive)
+            return await self._answer(servable, Work(decode, encode, is_cheap), began, deadline, receive)
 
     async def _upload(
         self,
@@ -234,7 +239,7 @@ class Service:
         upload = Upload(form, header(scope, b"content-type") or "")
         with self.models.lease(model, self.version(model, version)) as servable:
             reading, signature = servable.reading, servable.signature
-            body = await self._body(servable, began, scope, receive, form)
+            body, deadline = await self._body(servable, began, scope, receive, form)
             told = None if form is Form.ARRAY else reading.class_output
 
             def decode() -> Asked:
@@ -242,7 +247,7 @@ class Service:
                 return Asked(tensors, None if told is None else (told,))
 
             work = Work(decode, lambda results: reply(servable, results, told), is_cheap=False)
-            return await self._answer(servable, work, began, receive)
+            return await self._answer(servable, work, began, deadline, receive)
 
     def version(self, model: str, text: str | None) -> int | None:
         """The number that a path gives, by itself or as a label; None where it gives none.
@@ -258,10 +263,11 @@ class Service:
             raise ModelNotFoundError(model, text)
         return int(text)
 
-    async def _answer(self, servable: Servable, work: Work[Reply], began: float, receive: Receive) -> Reply:
+    async def _answer(
+        self, servable: Servable, work: Work[Reply], began: float, deadline: float, receive: Receive
+    ) -> Reply:
         """Answer a request and count how that went."""
         counts = self._counts(servable)
-        deadline = began + self.settings.deadline_s
         try:
             reply = await servable.answer(work, deadline, lambda: left(receive))
         except BaseException:
@@ -274,16 +280,24 @@ class Service:
 
     async def _body(
         self, servable: Servable, began: float, scope: Scope, receive: Receive, form: Form = Form.JSON
-    ) -> bytes | memoryview:
-        """The body of a request; one that is not taken in counts as refused."""
-        settings = self.settings
+    ) -> tuple[bytes | memoryview, float]:
+        """The body of a request, and when its answer is due; one that is not taken in counts as refused."""
+        settings, timeout_s = self.settings, 0.0
         try:
             refuse_if_unfit(form, servable.signature, servable.reading)
-            _refuse_if_full(servable)
-            return await read_body(scope, receive, settings.max_body_bytes, settings.body_timeout_s)
-        except BaseException:
+            timeout_s = timeout_of(headers_by_name(scope), settings.deadline_s)
+            servable.check_room(began + timeout_s)
+            within_s = min(timeout_s, settings.body_timeout_s)
+            in_flight = self.bounds.in_flight
+            body = await read_body(scope, receive, settings.max_body_bytes, within_s, in_flight)
+        except BaseException as failure:
             self._counts(servable).refused.add(clock() - began)
+            if isinstance(failure, OverloadedError):
+                failure.retry_after_s = servable.retry_after_s
+            elif isinstance(failure, BodyTimeoutError) and timeout_s < settings.body_timeout_s:
+                raise DeadlineExceededError(timeout_s) from failure
             raise
+        return body, began + timeout_s
 
     def _counts(self, servable: Servable) -> ModelCounts:
         return self.metrics.of_model(servable.version.name, servable.version.number)
@@ -327,13 +341,3 @@ def _json_bytes(scope: Scope) -> int | None:
 
 def _form(scope: Scope) -> Form:
     return form_of(header(scope, b"content-type"))
-
-
-def _refuse_if_full(servable: Servable) -> None:
-    """Before its body is read: what cannot wait need not be taken in.
-
-    Raises:
-        QueueFullError: There is no room.
-    """
-    if servable.is_full:
-        raise QueueFullError(servable.version.config.batching.capacity_rows)

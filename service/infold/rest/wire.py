@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +23,7 @@ from infold.errors import (
 from infold.logs import AccessLog, request_id
 from infold.rest.compression import Coding, coding_of, compress, inflate, inflate_at_once, wish_of
 from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
+from infold.rest.in_flight import InFlight
 from infold.rest.metrics import Metrics
 from infold.rest.problems import Problems, error_body, headers_of, our_words
 
@@ -42,6 +43,7 @@ AT_ONCE_BYTES = 2**14
 LONGEST_KEPT = 512
 
 HEADERS = "infold.headers"
+UNREAD = "infold.unread"
 # Before a label, where a version is meant.
 LABEL = "@"
 
@@ -84,7 +86,9 @@ def _all_of(scope: Scope, name: bytes) -> str:
     return ",".join(str(value, "latin-1") for each, value in scope["headers"] if each == name)
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s: float) -> bytes | memoryview:
+async def read_body(
+    scope: Scope, receive: Receive, limit_bytes: int, timeout_s: float, in_flight: InFlight | None = None
+) -> bytes | memoryview:
     """The whole body of a request, as it was before it was compressed; a view where it is long.
 
     Args:
@@ -92,10 +96,12 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s:
         receive: See ASGI.
         limit_bytes: Most it may have, compressed or not.
         timeout_s: Longest it may take to come.
+        in_flight: Holds its bytes until they are given back; None where nobody counts them.
 
     Raises:
         BodyTooLargeError: It is, or says it is, above the limit; nothing more is read.
         BodyTimeoutError: It did not come in time; nothing more is read.
+        OverloadedError: There is no room for it; nothing more is read.
         UnsupportedCodingError: It is compressed in a way that is not served.
         MalformedBodyError: It is not compressed as it says.
         ClientGone: The client left.
@@ -110,28 +116,42 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, timeout_s:
         raise BodyTooLargeError(limit_bytes)
     whole: bytes | memoryview | None = come_body(receive) if body is None else None
     if whole is None:
+        if in_flight is not None and declared is not None and declared.isdigit():
+            in_flight.hold(scope, int(declared))
+        scope[UNREAD] = True
         try:
             async with asyncio.timeout(timeout_s):
-                whole = await (_read_parts(receive, limit_bytes) if body is None else body.read())
+                whole = await (
+                    _read_parts(scope, receive, limit_bytes, in_flight) if body is None else body.read()
+                )
         except TimeoutError as late:
             raise BodyTimeoutError(timeout_s) from late
+        del scope[UNREAD]
     if len(whole) > limit_bytes:  # it came in chunks, without a length
         raise BodyTooLargeError(limit_bytes)
-    return whole if coding is None else await _inflated(whole, coding, limit_bytes, scope)
+    if in_flight is not None:
+        in_flight.hold(scope, len(whole))
+    return whole if coding is None else await _inflated(whole, coding, limit_bytes, scope, in_flight)
 
 
 async def _inflated(
-    body: bytes | memoryview, coding: Coding, limit_bytes: int, scope: Scope
+    body: bytes | memoryview, coding: Coding, limit_bytes: int, scope: Scope, in_flight: InFlight | None
 ) -> bytes | memoryview:
     """What a body was before; others are served while a long one is inflated."""
+    grows = _nothing if in_flight is None else partial(in_flight.hold, scope)
     if len(body) <= AT_ONCE_BYTES:
         found = inflate_at_once(body, coding, limit_bytes)
         if found is not None:
+            grows(len(found))
             return found
-    return await asyncio.to_thread(inflate, body, coding, limit_bytes, tensors_at(scope[HEADERS]))
+    return await asyncio.to_thread(inflate, body, coding, limit_bytes, tensors_at(scope[HEADERS]), grows)
 
 
-async def _read_parts(receive: Receive, limit_bytes: int) -> bytes:
+def _nothing(size: int) -> None:
+    """Nobody counts."""
+
+
+async def _read_parts(scope: Scope, receive: Receive, limit_bytes: int, in_flight: InFlight | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -140,6 +160,8 @@ async def _read_parts(receive: Receive, limit_bytes: int) -> bytes:
         size += len(parts[-1])
         if size > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
+        if in_flight is not None:
+            in_flight.hold(scope, size)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -203,6 +225,7 @@ class Endpoint:
         answer: Returns the reply, or raises.
         problems: What a caller is told of what went wrong.
         compresses: Replies are compressed for whoever accepts that.
+        in_flight: Holds what requests hold until they are answered; None where nobody counts it.
     """
 
     def __init__(
@@ -212,8 +235,10 @@ class Endpoint:
         answer: Callable[[str, str | None, Scope, Receive], Awaitable[Reply]],
         problems: Problems = our_words,
         compresses: bool = True,
+        in_flight: InFlight | None = None,
     ) -> None:
         self._problems = problems
+        self._in_flight = in_flight
         self.route = route
         self.path = path
         self._answer = answer
@@ -239,9 +264,12 @@ class Endpoint:
                 log.error("request failed", exc_info=failure)
             headers += headers_of(failure)
             body = error_body(text)
-            if _is_unread(failure):
+            if UNREAD in scope or _is_unread(failure):
                 headers.append((b"connection", b"close"))
             return status, await respond(send, status, (body,), headers=headers)
+        finally:
+            if self._in_flight is not None:
+                self._in_flight.give_back(scope)
         if self._compresses and b"accept-encoding" in headers_by_name(scope):
             reply = await _compressed(reply, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))

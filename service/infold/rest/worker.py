@@ -185,9 +185,8 @@ async def _serve(
         channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
         behind.begin()
 
-    server = WorkerServer(
-        config_of(edge_of(service, behind), settings), listener, hello.worker, shares, ready
-    )
+    config = config_of(edge_of(service, behind), settings, service.bounds)
+    server = WorkerServer(config, listener, hello.worker, shares, ready)
 
     def drain(grace_s: float) -> None:
         begin_to_leave(server, service, grace_s)

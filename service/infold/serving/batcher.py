@@ -33,6 +33,7 @@ from infold.serving.dispatch import Lane
 from infold.serving.events import Observer, Spent
 from infold.serving.inline import InlineRuns
 from infold.serving.joining import common_rows, joined, padded_rows, parts, split
+from infold.serving.pace import Pace
 from infold.serving.plan import Plan
 from infold.serving.runners import Runners, clock
 from infold.serving.work import Asked, Work
@@ -86,6 +87,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._inline = InlineRuns(plan.inline_rows, run)
         self._joins = signature.is_batched and plan.join_rows > 1
+        self._pace = Pace(plan.runs, plan.join_rows if self._joins else 1)
         self._pending: set[asyncio.Future[Any]] = set()
         self._rows_of: dict[Hashable, int] = {}  # of shapes that were found to fit
         self._queue: BatchQueue[Call] = BatchQueue(
@@ -116,6 +118,20 @@ class Batcher:
         """Whoever comes now will be refused."""
         return self.waiting_rows >= self._batching.capacity_rows
 
+    @property
+    def retry_after_s(self) -> int:
+        """After how many seconds those that wait now are likely through."""
+        return self._pace.retry_after_s(self.waiting_rows)
+
+    def check_room(self, deadline: float) -> None:
+        """Return if there is room, and as far as is known time, for an answer until then.
+
+        Raises:
+            QueueFullError, QueueTooLongError: There is not.
+        """
+        if rows := self.waiting_rows:
+            self._pace.check_room(rows, self._batching.capacity_rows, deadline - clock())
+
     async def answer(
         self, work: Work[Answer], deadline: float | None = None, left: Left | None = None
     ) -> Answer:
@@ -130,7 +146,7 @@ class Batcher:
             AbandonedError: Nobody does.
             InvalidInputError: It does not fit the model, or has more rows than one run may have.
             QueueFullError: No room to wait.
-            DeadlineExceededError: The answer did not come in time.
+            DeadlineExceededError: The answer did not come in time, or would not.
             SessionError: The run failed for this request alone.
         """
         asked, rows, decode_s = None, 1, 0.0
@@ -245,6 +261,7 @@ class Batcher:
         for run in runs:
             answered, rows = sum(call.has_result for call in run.calls), sum(call.rows for call in run.calls)
             self._observer.batch_ran(*self._name, answered, rows, run.spent)
+            self._pace.ran(rows, run.spent.total_s)
 
     # -- anywhere ---------------------------------------------------------------------------------
 
@@ -267,11 +284,14 @@ class Batcher:
 
     def _offer(self, lane: Lane[Call], ticket: Ticket[Call]) -> None:
         """Let a request wait in this place."""
+        if ticket.deadline is not None and (ahead := lane.queue.rows):
+            self._pace.check_time(ahead, ticket.deadline - clock())
         ticket.payload.ticket = ticket
         try:
             self._runners.offer(lane, ticket)
-        except QueueFullError:
+        except QueueFullError as full:
             ticket.payload.ticket = None
+            full.retry_after_s = self.retry_after_s
             raise
 
     def _ticket(self, call: Call, deadline: float | None) -> Ticket[Call]:

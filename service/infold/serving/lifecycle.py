@@ -82,6 +82,20 @@ class Servable:
         return self._batcher is not None and self._batcher.is_full
 
     @property
+    def retry_after_s(self) -> int:
+        """After how many seconds those that wait now are likely through."""
+        return self._batcher.retry_after_s if self._batcher else 1
+
+    def check_room(self, deadline: float) -> None:
+        """Return if there is room, and as far as is known time, for an answer until then.
+
+        Raises:
+            QueueFullError, QueueTooLongError: There is not.
+        """
+        if self._batcher is not None:
+            self._batcher.check_room(deadline)
+
+    @property
     def waiting_rows(self) -> int:
         """Rows in its queue."""
         return self._batcher.waiting_rows if self._batcher else 0
