@@ -97,7 +97,15 @@ Path = str | PathLike[str]
 
 
 class InfoldError(Exception):
-    """Root of everything infold raises on purpose; `str()` of it is one clear line."""
+    """Root of everything infold raises on purpose; `str()` of it is one clear line.
+
+    Attributes:
+        reason: In a word, for whoever counts what was refused; every error of a request has its own.
+        asked_of: Model and version that the request was for, once that is known to be one of ours.
+    """
+
+    reason: ClassVar[str] = "internal"
+    asked_of: tuple[str, int | None] | None = None
 
 
 class SourceError(InfoldError):
@@ -222,7 +230,7 @@ class DeviceError(InfoldError):
 class SessionError(InfoldError):
     """onnxruntime would not load or run a graph."""
 
-    reason: ClassVar[str] = "run_failed"
+    reason = "session_failed"
 
     def __init__(self, model: str, detail: str) -> None:
         self.model = model
@@ -239,11 +247,7 @@ class RuntimeCrashError(SessionError):
 
 
 class RequestError(InfoldError):
-    """Anything that a caller of the service can get wrong, or meet through no fault of theirs.
-
-    Attributes:
-        reason: Under which refusals of its kind are counted.
-    """
+    """Anything that a caller of the service can get wrong, or meet through no fault of theirs."""
 
     reason: ClassVar[str] = "invalid"
 
@@ -254,6 +258,8 @@ class InvalidInputError(RequestError):
     Attributes:
         place: Where in the request, in the wire's own words (`inputs[0].data[7]`).
     """
+
+    reason = "invalid_input"
 
     def __init__(self, place: str, detail: str) -> None:
         self.place = place
@@ -356,7 +362,7 @@ class BodyTimeoutError(RequestError):
 class UnsupportedMediaError(RequestError):
     """The body comes in a type or an encoding that is not served."""
 
-    reason = "unsupported"
+    reason = "unsupported_media"
 
 
 class UnsupportedCodingError(UnsupportedMediaError):
@@ -376,7 +382,7 @@ class UnsupportedCodingError(UnsupportedMediaError):
 class ModelNotFoundError(RequestError):
     """There is no such model, or no such version of it."""
 
-    reason = "model_not_found"
+    reason = "not_found"
 
     def __init__(self, model: str, version: str | int | None = None) -> None:
         self.model = model
@@ -392,13 +398,14 @@ class ModelNotReadyError(RequestError):
         is_of_version: That very version was asked for.
     """
 
-    reason = "model_not_ready"
+    reason = "not_ready"
 
     def __init__(self, model: str, version: int | None, state: str, *, is_of_version: bool = False) -> None:
         self.model = model
         self.version = version
         self.state = state
         self.is_of_version = is_of_version
+        self.asked_of = model, version
         what = f"model '{model}'" if version is None else f"model '{model}' version {version}"
         super().__init__(f"{what} is not ready: {state}")
 
@@ -422,7 +429,7 @@ class LoadError(RequestError):
 class ModelControlError(RequestError):
     """Models are not loaded and unloaded by name here."""
 
-    reason = "not_allowed"
+    reason = "control_not_allowed"
 
     def __init__(self) -> None:
         super().__init__(

@@ -12,9 +12,11 @@ from typing import Any, TextIO
 
 import orjson
 
-__all__ = ["AccessLog", "configure", "request_id"]
+__all__ = ["AccessLog", "configure", "request_id", "trace_id"]
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+# Of the trace that a request is part of; most are part of none.
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -42,6 +44,8 @@ class JsonFormatter(logging.Formatter):
         }
         if identity := request_id.get():
             facts["request_id"] = identity
+        if trace := trace_id.get():
+            facts["trace_id"] = trace
         facts.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
@@ -68,7 +72,14 @@ class AccessLog:
         self._common = orjson.dumps(facts).decode()[1:-1] + ","
 
     def line(
-        self, method: str, path: str, status: int, seconds: float, sent_bytes: int, identity: str
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        sent_bytes: int,
+        identity: str,
+        trace: str = "",
     ) -> None:
         """Note an answer; from the event loop only."""
         if not self._logger.isEnabledFor(logging.INFO):
@@ -80,10 +91,11 @@ class AccessLog:
         if second != self._second:
             self._second, self._time = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         event = "client left" if status == 499 else "request answered"
+        traced = f'"trace_id":"{trace}",' if trace else ""
         # Ids and methods are plain; only a path may need escaping, and few paths come often.
         self._lines.append(
             f'{{"time":"{self._time}.{int((now - second) * 1000):03d}Z",{self._common}"event":"{event}",'
-            f'"request_id":"{identity}","method":"{method}","path":{_quoted(path)},'
+            f'"request_id":"{identity}",{traced}"method":"{method}","path":{_quoted(path)},'
             f'"status":{status},"seconds":{seconds:.6f},"sent_bytes":{sent_bytes}}}\n'
         )
 

@@ -94,6 +94,16 @@ class Settings(BaseSettings):
     triton_compat: Annotated[
         bool, Field(description="Answers with Triton's texts and codes where its clients look at them.")
     ] = False
+    triton_metrics: Annotated[
+        bool, Field(description="Whether `/metrics` has the counts under Triton's names as well.")
+    ] = False
+    trace_endpoint: Annotated[
+        str, Field(description="Where spans go, as OTLP over HTTP; empty for nowhere.")
+    ] = ""
+    trace_share: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of requests with a span where the caller does not say."),
+    ] = 0.01
     max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 64 * 2**20
     body_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds a request's body may take to come before it is 408.")

@@ -13,10 +13,21 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from infold.errors import AbandonedError, DeadlineExceededError, QueueFullError
 from infold.rest.counting import LEAST_FAR_FIRST, Histogram, Snapshot, state_of_all, total
 from infold.rest.exposition import page_of
-from infold.rest.metrics import COUNTERS, GAUGES, HISTOGRAMS, LATEST, OF_MODEL, SECONDS, Metrics
-from infold.serving import Spent, State
+from infold.rest.metrics import (
+    BATCHES,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    LATEST,
+    OF_MODEL,
+    RUNS,
+    SECONDS,
+    Metrics,
+)
+from infold.serving import Spent, State, Took
 
 observations = st.lists(
     st.one_of(st.floats(0, 100, allow_nan=False), st.sampled_from(SECONDS)),  # bounds themselves, too
@@ -74,7 +85,7 @@ def test_a_successor_goes_on_counting() -> None:
         ]
         == 4
     )
-    assert "gone" not in page_of([second.snapshot()]).decode()
+    assert 'infold_model_state{model="gone"' not in page_of([second.snapshot()]).decode()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +121,7 @@ def test_every_state_has_its_rank() -> None:
 def test_nothing_summed_is_nothing() -> None:
     """The page has its families all the same."""
     assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": [], "latest": {}}
-    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 16
+    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 17
 
 
 def test_the_page_is_what_prometheus_reads() -> None:
@@ -118,15 +129,15 @@ def test_the_page_is_what_prometheus_reads() -> None:
     metrics = Metrics()
     for number in range(8):
         count(metrics, number)
-    page = page_of([metrics.snapshot({("m", 1): (2, 3)}), metrics.snapshot()]).decode()
+    page = page_of([metrics.snapshot({("m", 1): (2, 3, 1)}), metrics.snapshot()]).decode()
     assert page.endswith("\n")
     families = list(text_string_to_metric_families(page))
-    assert len({family.name for family in families}) == len(families) == 16
+    assert len({family.name for family in families}) == len(families) == 17
     assert all(family.documentation and family.samples for family in families)
     seen = [(each.name, tuple(sorted(each.labels.items()))) for f in families for each in f.samples]
     assert len(set(seen)) == len(seen)
     assert all(name.startswith("infold_") for name, _ in seen)
-    assert not any("infold_batches" in name for name, _ in seen), "a label for each number of rows"
+    assert not any(BATCHES in name or RUNS in name for name, _ in seen), "a label for each number of rows"
     for family in families:
         if family.type == "histogram":
             check_histogram(family.samples)
@@ -153,6 +164,9 @@ def test_what_is_told_of_outcomes_stages_and_nulls(monkeypatch: pytest.MonkeyPat
     counts.answered.add(0.5)
     counts.refused.add(0.25)
     counts.nulls.count += 7
+    counts.stages.answered(0.5, Took(8, 0.25, 0.0, 0.125, 2.0, 0.0625))
+    metrics.waited("m", 1, 4.0)
+    metrics.refused(QueueFullError(8))
     metrics.batch_ran("m", 1, 3, 8, Spent(0.5, 0.25, 0.125))
     metrics.of_model("idle", 1)
     page = page_of([metrics.snapshot()])
@@ -163,9 +177,13 @@ def test_what_is_told_of_outcomes_stages_and_nulls(monkeypatch: pytest.MonkeyPat
         ("infold_inferences_total", 'outcome="fail",'): 1,
         ("infold_inference_seconds_total", 'outcome="success",'): 2.0,
         ("infold_inference_seconds_total", 'outcome="fail",'): 0.25,
-        ("infold_stage_seconds_total", 'stage="input",'): 1.5,
-        ("infold_stage_seconds_total", 'stage="infer",'): 0.75,
-        ("infold_stage_seconds_total", 'stage="output",'): 0.375,
+        ("infold_stage_seconds_sum", 'stage="read",'): 0.5,
+        ("infold_stage_seconds_sum", 'stage="decode",'): 0.25,
+        ("infold_stage_seconds_sum", 'stage="queue",'): 4.0,
+        ("infold_stage_seconds_sum", 'stage="batch",'): 0.125,
+        ("infold_stage_seconds_sum", 'stage="compute",'): 2.0,
+        ("infold_stage_seconds_sum", 'stage="encode",'): 0.0625,
+        ("infold_stage_seconds_count", 'stage="encode",'): 1,
         ("infold_null_values_total", ""): 7,
         ("infold_model_requests_total", ""): 3,
         ("infold_run_rows_sum", ""): 8,
@@ -185,6 +203,7 @@ def test_every_family_has_its_row_in_the_documentation() -> None:
     }
     tables = {"counter": COUNTERS, "histogram": HISTOGRAMS, "gauge": {**GAUGES, **LATEST}}
     families = {name: (kind, row[1]) for kind, table in tables.items() for name, row in table.items()}
+    assert set(rows) & {RUNS, BATCHES} == set()
     families["infold_model_state"] = "gauge", (*OF_MODEL, "state")
     families["infold_build_info"] = "gauge", ("version",)
     assert rows == families
@@ -194,6 +213,9 @@ def count(metrics: Metrics, number: int) -> None:
     """One request, its run, and now and then a failure."""
     metrics.answered("/a" if number % 2 == 0 else "/b", "POST", 200, number / 1000)
     metrics.waited("m", number % 3, number / 2000)
+    took = Took(number, number / 900, 0.0, number / 800, number / 700, number / 600)
+    metrics.of_model("m", number % 3).stages.answered(number / 1000, took)
+    metrics.refused((DeadlineExceededError(1.0), AbandonedError())[number % 2])
     metrics.batch_ran("m", number % 3, 2, number, Spent(number / 300, number / 200, number / 600))
     if number % 4 == 0:
         metrics.batch_failed("m", number % 3, 2)

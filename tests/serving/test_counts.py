@@ -125,7 +125,7 @@ async def test_reading_and_joining_of_all_requests_of_a_run_count_as_its_input(
     await asyncio.gather(*tasks)
     assert model.batches == [8, 8]
     assert told.runs == [(1, 2), (2, 2)], "rows that fill up are nobody's"
-    assert told.spent == [Spent(2.0, 1.0, 1.0), Spent(3.0, 1.0, 1.0)]
+    assert told.spent == [Spent(2.0, 1.0, 2.0), Spent(3.0, 1.0, 3.0)], "splitting is one, and each answer"
     await subject.close()
 
 
@@ -136,7 +136,7 @@ async def test_a_run_in_parts_counts_as_one_that_took_as_long(
     limits = {"max_rows": 4, "capacity_rows": 8, "rows_are_independent": True}
     subject = batcher(runners, FakeModel(), observer=told, **limits)
     await subject.answer(row(*range(10)))
-    assert (told.runs, told.spent) == ([(1, 10)], [Spent(1.0, 3.0, 1.0)])
+    assert (told.runs, told.spent) == ([(1, 10)], [Spent(1.0, 3.0, 2.0)])
     await subject.close()
 
 

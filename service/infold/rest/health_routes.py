@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from infold.rest.exposition import page_of
 from infold.rest.service import Service
+from infold.rest.triton_metrics import triton_page
 
 __all__ = ["add_health"]
 
@@ -35,5 +36,8 @@ def add_health(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics, summed over all workers."""
-        page = page_of(await service.snapshots())
+        snapshots = await service.snapshots()
+        page = page_of(snapshots)
+        if service.settings.triton_metrics:
+            page += triton_page(snapshots)
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")

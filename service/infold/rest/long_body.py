@@ -8,6 +8,7 @@ from typing import Protocol
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from infold.errors import AbandonedError
 from infold.rest.room import room_for
 
 __all__ = ["KEY", "ClientGone", "LongBody", "long_body"]
@@ -40,6 +41,8 @@ class Reader(Protocol):
 
 class ClientGone(Exception):  # noqa: N818 - nobody's error
     """The client closed the connection before its request was answered."""
+
+    reason = AbandonedError.reason
 
 
 class LongBody(asyncio.BufferedProtocol):

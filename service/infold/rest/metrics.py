@@ -6,10 +6,22 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping
 
+from infold.errors import InfoldError
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
-from infold.serving import Spent
+from infold.rest.stages import STAGE_SECONDS, StageCounts
+from infold.serving import Spent, State
 
-__all__ = ["BATCHES", "COUNTERS", "GAUGES", "HISTOGRAMS", "LATEST", "OF_MODEL", "Metrics", "ModelCounts"]
+__all__ = [
+    "BATCHES",
+    "COUNTERS",
+    "GAUGES",
+    "HISTOGRAMS",
+    "LATEST",
+    "OF_MODEL",
+    "RUNS",
+    "Metrics",
+    "ModelCounts",
+]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -26,10 +38,7 @@ COUNTERS = {
         "From the arrival of such a request to its answer.",
         (*OF_MODEL, "outcome"),
     ),
-    "infold_stage_seconds_total": (
-        "Time answered requests spent in the stages of their run; all of a run counts for each of them.",
-        (*OF_MODEL, "stage"),
-    ),
+    "infold_refusals_total": ("Requests that were not answered, by reason.", (*OF_MODEL, "reason")),
     "infold_null_values_total": ("Values sent as null: JSON has no NaN and no infinity.", OF_MODEL),
 }
 HISTOGRAMS = {
@@ -38,17 +47,25 @@ HISTOGRAMS = {
         ("route",),
         SECONDS,
     ),
-    "infold_queue_seconds": ("Time a request waits for its run.", OF_MODEL, SECONDS),
+    "infold_stage_seconds": (
+        "Time of a request in one stage of its way; the batch and compute of a run count for each of it.",
+        (*OF_MODEL, "stage"),
+        STAGE_SECONDS,
+    ),
     "infold_run_seconds": ("Time of one run, joining and splitting included.", OF_MODEL, SECONDS),
     "infold_run_rows": ("Rows in one run.", OF_MODEL, ROWS),
 }
 GAUGES = {
     "infold_requests_in_flight": ("Requests that wait or run.", OF_MODEL),
     "infold_queue_rows": ("Rows that wait for a run.", OF_MODEL),
+    "infold_queue_requests": ("Requests that wait for a run.", OF_MODEL),
 }
 LATEST = {"infold_last_run_timestamp_seconds": ("When a run ended last, in Unix time.", OF_MODEL)}
 # Not on the page: a label for each number of rows would be too many.
 BATCHES = "infold_batches"
+# Nor this: it tells of runs, for each of their requests, what `infold_stage_seconds` tells of requests.
+RUNS = "infold_run_stages"
+NOBODY = ("", None)
 
 
 class Outcomes:
@@ -86,15 +103,16 @@ class ModelCounts:
         "requests",
         "rows",
         "run",
+        "spent",
         "stages",
-        "wait",
     )
 
     def __init__(self) -> None:
         self.requests, self.failures, self.nulls = Counter(), Counter(), Counter()
-        self.wait, self.run, self.rows = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
+        self.run, self.rows = Histogram(SECONDS), Histogram(ROWS)
         self.answered, self.refused = Outcomes(), Outcomes()
-        self.stages = Spent()
+        self.stages = StageCounts()
+        self.spent = Spent()
         self.batches: dict[int, tuple[Counter, Spent]] = {}
         self.last_run = 0.0
 
@@ -102,7 +120,7 @@ class ModelCounts:
         """The session ran once."""
         run, of_rows, seconds = self.run, self.rows, spent.total_s
         self.last_run = time.time()
-        add(self.stages, spent, requests)
+        add(self.spent, spent, requests)
         if (batch := self.batches.get(rows)) is None:
             batch = Counter(), Spent()
             if len(self.batches) < MOST_SIZES:
@@ -123,6 +141,7 @@ class Metrics:
         self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._http_seconds: dict[str, Histogram] = {}
         self._models: dict[tuple[str, int], ModelCounts] = {}
+        self._refused: dict[tuple[str, str, str], int] = {}
         self._states: dict[tuple[str, int], str] = {}
         self._earlier = NOTHING
 
@@ -138,6 +157,13 @@ class Metrics:
         histogram.counts[bisect_left(SECONDS, seconds)] += 1
         histogram.sum += seconds
 
+    def refused(self, failure: BaseException) -> None:
+        """A request got no answer but this; what names a model of ours says so itself, or it is nobody's."""
+        model, version = getattr(failure, "asked_of", None) or NOBODY
+        reason = getattr(failure, "reason", InfoldError.reason)
+        key = (model, "" if version is None else str(version), reason)
+        self._refused[key] = self._refused.get(key, 0) + 1
+
     def of_model(self, model: str, version: int) -> ModelCounts:
         """The counts of one version, always the same object."""
         try:
@@ -150,6 +176,8 @@ class Metrics:
         """See `Observer`."""
         del reason
         self._states[model, version] = str(state)
+        if state == State.READY:  # from here on it is told with zeros, or a rate would miss what comes first
+            self.of_model(model, version)
 
     def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """See `Observer`."""
@@ -162,17 +190,17 @@ class Metrics:
 
     def waited(self, model: str, version: int, seconds: float) -> None:
         """See `Observer`."""
-        self.of_model(model, version).wait.observe(seconds)
+        self.of_model(model, version).stages.waited(seconds)
 
     def go_on_from(self, earlier: Snapshot) -> None:
         """Count on from what an earlier process had, so that no total ever falls; not its states."""
         self._earlier = {**earlier, "states": [], "gauges": {}}
 
-    def snapshot(self, load: Mapping[tuple[str, int], tuple[int, int]] | None = None) -> Snapshot:
+    def snapshot(self, load: Mapping[tuple[str, int], tuple[int, int, int]] | None = None) -> Snapshot:
         """Everything counted, what was gone on from included.
 
         Args:
-            load: Of each model and version, requests in flight and rows that wait.
+            load: Of each model and version, requests in flight, rows that wait and requests that wait.
         """
         present = [([model, str(version)], counts) for (model, version), counts in (load or {}).items()]
         models = [([model, str(version)], counts) for (model, version), counts in self._models.items()]
@@ -195,10 +223,11 @@ class Metrics:
                     for labels, each in models
                     for outcome, ended in (("success", each.answered), ("fail", each.refused))
                 ],
-                "infold_stage_seconds_total": [
+                "infold_refusals_total": [(list(labels), count) for labels, count in self._refused.items()],
+                RUNS: [
                     ([*labels, stage], seconds)
                     for labels, each in models
-                    for stage, seconds in _stages(each.stages)
+                    for stage, seconds in _stages(each.spent)
                 ],
                 BATCHES: [
                     ([*labels, str(rows), what], value)
@@ -216,13 +245,18 @@ class Metrics:
                 "infold_http_request_seconds": [
                     _row([route], histogram) for route, histogram in self._http_seconds.items()
                 ],
-                "infold_queue_seconds": [_row(labels, each.wait) for labels, each in models],
+                "infold_stage_seconds": [
+                    _row([*labels, stage], histogram)
+                    for labels, each in models
+                    for stage, histogram in each.stages.by_stage.items()
+                ],
                 "infold_run_seconds": [_row(labels, each.run) for labels, each in models],
                 "infold_run_rows": [_row(labels, each.rows) for labels, each in models],
             },
             "gauges": {
-                "infold_requests_in_flight": [(labels, float(flying)) for labels, (flying, _) in present],
-                "infold_queue_rows": [(labels, float(rows)) for labels, (_, rows) in present],
+                "infold_requests_in_flight": [(labels, float(flying)) for labels, (flying, _, _) in present],
+                "infold_queue_rows": [(labels, float(rows)) for labels, (_, rows, _) in present],
+                "infold_queue_requests": [(labels, float(waiting)) for labels, (_, _, waiting) in present],
             },
             "states": [(model, str(version), state) for (model, version), state in self._states.items()],
         }

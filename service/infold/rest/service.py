@@ -23,7 +23,8 @@ from infold.errors import (
     RepositoryError,
     SessionError,
 )
-from infold.rest import v1, v2
+from infold.logs import request_id
+from infold.rest import tracing, v1, v2
 from infold.rest.bounds import Bounds
 from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start, rejected_at_start
@@ -33,6 +34,7 @@ from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
 from infold.rest.replies import infer_reply, predict_reply, reply_of
+from infold.rest.stages import server_timing
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
@@ -64,6 +66,7 @@ class Service:
         self.peers = peers or Peers()
         self.metrics = Metrics()
         self.bounds = Bounds.of(settings)
+        self.spans = tracing.spans_of(settings)
         repository = ModelRepository(settings.repository, settings.finished_marker)
         cache = Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
@@ -82,7 +85,7 @@ class Service:
         is_allowed = settings.admin or settings.model_control is ModelControl.EXPLICIT
         self.control = Control(self.manager, self.peers, is_allowed=is_allowed)
         self.problems: Problems = triton_words if settings.triton_compat else our_words
-        way = self.problems, settings.compress_responses, self.bounds.in_flight
+        way = self.problems, settings.compress_responses, self.bounds.in_flight, self.refused
         self.endpoints = (
             Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way),
             Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
@@ -125,6 +128,14 @@ class Service:
         if self._following is not None:
             self._following.cancel()
         await self.manager.close()
+        if self.spans is not None:
+            await self.spans.close()
+
+    def refused(self, failure: BaseException) -> None:
+        """A request got this instead of an answer."""
+        self.metrics.refused(failure)
+        if (trace := tracing.current.get()) is not None:
+            trace.failed(failure)
 
     async def is_ready(self) -> bool:
         """Every worker is there, has a version of every model, and is not going down."""
@@ -267,15 +278,21 @@ class Service:
         self, servable: Servable, work: Work[Reply], began: float, deadline: float, receive: Receive
     ) -> Reply:
         """Answer a request and count how that went."""
-        counts = self._counts(servable)
+        counts, read_s = self._counts(servable), clock() - began
+        work.identity = request_id.get()
         try:
             reply = await servable.answer(work, deadline, lambda: left(receive))
-        except BaseException:
+        except BaseException as failure:
             counts.refused.add(clock() - began)
+            _name(failure, servable)
             raise
         counts.answered.add(clock() - began)
+        counts.stages.answered(read_s, work.took)
         if reply.nulls:
             counts.nulls.count += reply.nulls
+        reply.headers = (*reply.headers, server_timing(read_s, work.took))
+        if (trace := tracing.current.get()) is not None:
+            trace.answered(servable.version.name, servable.version.number, read_s, work.took)
         return reply
 
     async def _body(
@@ -295,7 +312,10 @@ class Service:
             if isinstance(failure, OverloadedError):
                 failure.retry_after_s = servable.retry_after_s
             elif isinstance(failure, BodyTimeoutError) and timeout_s < settings.body_timeout_s:
-                raise DeadlineExceededError(timeout_s) from failure
+                late = DeadlineExceededError(timeout_s)
+                _name(late, servable)
+                raise late from failure
+            _name(failure, servable)
             raise
         return body, began + timeout_s
 
@@ -310,7 +330,7 @@ def edge_of(service: Service, behind: ASGIApp) -> Edge:
         service: What it works on.
         behind: Serves what carries no tensors.
     """
-    return Edge(behind, service.metrics, service.endpoints)
+    return Edge(behind, service.metrics, service.endpoints, service.spans)
 
 
 # JSON of this length is read in the time it takes to wake another thread.
@@ -341,3 +361,8 @@ def _json_bytes(scope: Scope) -> int | None:
 
 def _form(scope: Scope) -> Form:
     return form_of(header(scope, b"content-type"))
+
+
+def _name(failure: BaseException, servable: Servable) -> None:
+    """Say whose request it was that failed so; of errors that nobody foresaw, too."""
+    vars(failure)["asked_of"] = servable.version.name, servable.version.number

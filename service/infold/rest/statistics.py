@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infold.rest.counting import Snapshot, total
-from infold.rest.metrics import BATCHES
+from infold.rest.metrics import BATCHES, RUNS
 
 __all__ = ["statistics"]
 
@@ -57,11 +57,10 @@ def _of_version(
         return duration(counted("infold_inferences_total", outcome), seconds)
 
     executions, rows = histograms.get("infold_run_rows", {}).get(version, (0, 0.0))
-    waits, waited_s = histograms.get("infold_queue_seconds", {}).get(version, (0, 0.0))
+    waits, waited_s = histograms.get("infold_stage_seconds", {}).get((*version, "queue"), (0, 0.0))
     requests = counted("infold_model_requests_total")
     stages = {
-        f"compute_{stage}": duration(requests, counted("infold_stage_seconds_total", stage))
-        for stage in ("input", "infer", "output")
+        f"compute_{stage}": duration(requests, counted(RUNS, stage)) for stage in ("input", "infer", "output")
     }
     return {
         "name": version[0],

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +27,10 @@ from infold.rest.connection import ClientGone, come_body, long_body, tensors_at,
 from infold.rest.in_flight import InFlight
 from infold.rest.metrics import Metrics
 from infold.rest.problems import Problems, error_body, headers_of, our_words
+from infold.rest.tracing import begin
+
+if TYPE_CHECKING:
+    from infold.rest.spans import Spans
 
 __all__ = ["LABEL", "Edge", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
 
@@ -226,6 +231,7 @@ class Endpoint:
         problems: What a caller is told of what went wrong.
         compresses: Replies are compressed for whoever accepts that.
         in_flight: Holds what requests hold until they are answered; None where nobody counts it.
+        refused: Told of each error that is answered, or that nobody is left to be told.
     """
 
     def __init__(
@@ -236,9 +242,11 @@ class Endpoint:
         problems: Problems = our_words,
         compresses: bool = True,
         in_flight: InFlight | None = None,
+        refused: Callable[[BaseException], None] = lambda failure: None,
     ) -> None:
         self._problems = problems
         self._in_flight = in_flight
+        self._refused = refused
         self.route = route
         self.path = path
         self._answer = answer
@@ -256,9 +264,11 @@ class Endpoint:
         """Answer, and return status and length of the body; 499 where nobody was left to answer."""
         try:
             reply = await self._answer(model, version, scope, receive)
-        except (ClientGone, AbandonedError):
+        except (ClientGone, AbandonedError) as gone:
+            self._refused(gone)
             return 499, 0
         except InfoldError as failure:
+            self._refused(failure)
             status, text = self._problems(failure, model)
             if status >= 500 and status not in (501, 503, 504):
                 log.error("request failed", exc_info=failure)
@@ -291,10 +301,18 @@ class Edge:
         app: Serves what no endpoint does.
         metrics: Told of each answer.
         endpoints: For POST.
+        spans: Makes spans; None where nobody wants them.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Sequence[Endpoint] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        endpoints: Sequence[Endpoint] = (),
+        spans: Spans | None = None,
+    ) -> None:
         self._app = app
+        self._spans = spans
         self._metrics = metrics
         self._endpoints = endpoints
         self._access = AccessLog("infold.access")
@@ -311,6 +329,7 @@ class Edge:
         method, path = scope["method"], scope["path"]
         identity = self._identity(scope)
         token = request_id.set(identity)
+        trace = begin(scope, headers_by_name(scope), self._spans)
         route, status, sent_bytes = "unmatched", 0, 0
         try:
             if method == "POST" and (found := self._endpoint(path)) is not None:
@@ -327,8 +346,11 @@ class Edge:
                     status, sent_bytes = answer.status, answer.sent_bytes
         except ClientGone:
             status = 499
-        except Exception:
+        except Exception as failure:
             log.exception("request failed")
+            self._metrics.refused(failure)
+            if trace is not None:
+                trace.failed(failure)
             if status == 0:
                 status = 500
                 text = f"internal error; the server's log has it under request id {identity}"
@@ -336,7 +358,11 @@ class Edge:
         finally:
             seconds = time.perf_counter() - started
             self._metrics.answered(route, method, status or 499, seconds)
-            self._access.line(method, path, status or 499, seconds, sent_bytes, identity)
+            traced = "" if trace is None else trace.trace_id
+            self._access.line(method, path, status or 499, seconds, sent_bytes, identity, traced)
+            if trace is not None:
+                trace.end(method, route, status or 499, seconds)
+                trace.leave()
             request_id.reset(token)
 
     def _identity(self, scope: Scope) -> str:

@@ -15,6 +15,7 @@ from infold.serving.manager import ModelManager
 from infold.serving.reading import Reading
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.runners import Runners, clock
+from infold.serving.took import Took
 from infold.serving.versions import Load, Unload, plan
 from infold.serving.watching import Watch
 from infold.serving.work import Asked, Work
@@ -39,6 +40,7 @@ __all__ = [
     "Spent",
     "State",
     "Ticket",
+    "Took",
     "Unload",
     "Watch",
     "Work",

@@ -28,7 +28,17 @@ from infold.errors import (
 )
 from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
-from infold.serving.calls import Call, RunFunction, SharedRun, TimedRun, bare, earlier, encoded, key_of
+from infold.serving.calls import (
+    Call,
+    RunFunction,
+    SharedRun,
+    TimedRun,
+    all_encoded,
+    bare,
+    earlier,
+    key_of,
+    named,
+)
 from infold.serving.dispatch import Lane
 from infold.serving.events import Observer, Spent
 from infold.serving.inline import InlineRuns
@@ -36,6 +46,7 @@ from infold.serving.joining import common_rows, joined, padded_rows, parts, spli
 from infold.serving.pace import Pace
 from infold.serving.plan import Plan
 from infold.serving.runners import Runners, clock
+from infold.serving.took import Took
 from infold.serving.work import Asked, Work
 from infold.tensors import Array, Signature, Tensors
 
@@ -107,6 +118,11 @@ class Batcher:
     def waiting_rows(self) -> int:
         """Rows in the queue; a request that is not decoded yet counts as one."""
         return self._queue.rows + self._undecoded.rows
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue) + len(self._undecoded)
 
     @property
     def in_flight(self) -> int:
@@ -211,6 +227,7 @@ class Batcher:
             return answer
         finally:
             spent.output_s = time.perf_counter() - began
+            work.took = Took(rows, spent.input_s, 0.0, 0.0, spent.infer_s, spent.output_s)
             self._observer.waited(*self._name, 0.0)
             self._observer.batch_ran(*self._name, answered, rows, spent)
 
@@ -325,7 +342,7 @@ class Batcher:
         """Run a batch and send everyone an answer or an error."""
         calls, taken = [ticket.payload for ticket in tickets], clock()
         for call in calls:
-            call.is_taken = True
+            call.take(taken)
         run = self._run_wide if is_wide and self._run_wide is not None else self._run
         runs: list[SharedRun] = []
         try:
@@ -335,9 +352,9 @@ class Batcher:
             answers = [failure] * len(calls) if is_alone else self._one_by_one(calls, run, runs)
         except Exception as failure:
             if not isinstance(failure, InfoldError):
-                log.exception("a run was lost")
+                log.exception("a run was lost", extra=named(calls))
             answers = [failure] * len(calls)
-        waits = [taken - call.arrived for call in calls if call.run is not None]
+        waits = [call.queue_s for call in calls if call.run is not None]
         self._answered(calls, answers, waits, runs)
 
     def _answered(
@@ -380,9 +397,11 @@ class Batcher:
         wanted, stop = asked[0].outputs, shared.stop
         timed = TimedRun(run, spent)
         most, counts = self._batching.max_rows, [call.rows for call in calls]
+        joined_s: float | None = None
         if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
             pieces = [timed(part, wanted, stop) for part in parts(asked[0].tensors, counts[0], most)]
             results = [{name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}]
+            joined_s = 0.0
         else:
             rows = padded_rows(sum(counts), self._batching.pad_to) if self._signature.is_batched else 0
             if len(calls) == 1 and rows in (0, counts[0]):
@@ -390,10 +409,10 @@ class Batcher:
             else:
                 began = time.perf_counter()
                 inputs = joined([each.tensors for each in asked], rows)
-                spent.input_s += time.perf_counter() - began
+                joined_s = time.perf_counter() - began
+                spent.input_s += joined_s
                 results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
-        answers = [encoded(call, own) for call, own in zip(calls, results, strict=True)]
-        spent.output_s += time.perf_counter() - timed.ended
+        answers = all_encoded(calls, results, spent, timed.ended, joined_s)
         runs.append(shared)
         return answers
 

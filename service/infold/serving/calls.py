@@ -12,10 +12,21 @@ from infold.errors import InfoldError
 from infold.runtime import Stop
 from infold.serving.batch_queue import Ticket
 from infold.serving.events import Spent
+from infold.serving.took import Took
 from infold.serving.work import Asked, Work
 from infold.tensors import Array, Tensors
 
-__all__ = ["Call", "RunFunction", "SharedRun", "TimedRun", "bare", "earlier", "encoded", "key_of"]
+__all__ = [
+    "Call",
+    "RunFunction",
+    "SharedRun",
+    "TimedRun",
+    "all_encoded",
+    "bare",
+    "earlier",
+    "key_of",
+    "named",
+]
 
 RunFunction = Callable[[Tensors, Sequence[str] | None, Stop | None], dict[str, Array]]
 
@@ -33,6 +44,7 @@ class Call:
         is_taken: A runner has begun its run.
         is_answered: A runner has answered it.
         decode_s: Seconds it took to decode it.
+        queue_s: Seconds it waited for its run, decoding left out.
         timer: Ends its wait for a run where the request itself says how long that may be.
     """
 
@@ -47,6 +59,7 @@ class Call:
     is_taken: bool = False
     is_answered: bool = False
     decode_s: float = 0.0
+    queue_s: float = 0.0
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -59,6 +72,12 @@ class Call:
         """Whoever asked gets what they asked for."""
         answer = self.answer
         return answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None
+
+    def take(self, now: float) -> None:
+        """Its run begins; what is read on the event loop is read before it waits."""
+        self.is_taken = True
+        waited = now - self.arrived
+        self.queue_s = waited if self.work.is_cheap else max(0.0, waited - self.decode_s)
 
     def decode(self) -> Asked:
         """Read it, and remember how long that took."""
@@ -133,6 +152,43 @@ def encoded(call: Call, results: dict[str, Array]) -> Any:
         return call.work.encode(results)
     except Exception as failure:
         return failure
+
+
+def all_encoded(
+    calls: Sequence[Call],
+    results: Sequence[dict[str, Array]],
+    spent: Spent,
+    ended: float,
+    joined_s: float | None = None,
+) -> list[Any]:
+    """The answers of a run, or what was wrong with each, and where the time of each request went.
+
+    Args:
+        calls: Its requests.
+        results: Of each of them.
+        spent: Where the time of the run went; what this takes is added.
+        ended: When the session was through.
+        joined_s: What joining took, which `spent` has already; None for one request, run as it came.
+    """
+    since, batch_s = ended, 0.0
+    if joined_s is not None:  # and splitting has just ended
+        since = time.perf_counter()
+        batch_s = joined_s + since - ended
+    answers = []
+    for call, own in zip(calls, results, strict=True):
+        answers.append(encoded(call, own))
+        now = time.perf_counter()
+        times = (call.decode_s, call.queue_s, batch_s, spent.infer_s, now - since)
+        call.work.took = Took(call.rows, *times)
+        since = now
+    spent.output_s += since - ended
+    return answers
+
+
+def named(calls: Sequence[Call]) -> dict[str, object]:
+    """Whose requests they are, for a line of the log, which a runner writes for nobody in particular."""
+    identities = [call.work.identity for call in calls]
+    return {"request_id": identities[0]} if len(calls) == 1 else {"request_ids": identities}
 
 
 def key_of(asked: Asked) -> Hashable:

@@ -94,10 +94,10 @@ class Catalogue:
         return sorted(self._required & silent | unknown)
 
     @property
-    def load(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """Requests in flight and rows that wait, of each model and version that is loaded."""
+    def load(self) -> dict[tuple[str, int], tuple[int, int, int]]:
+        """Of each model and version that is loaded: requests in flight, rows and requests that wait."""
         return {
-            (name, number): (servable.in_flight, servable.waiting_rows)
+            (name, number): (servable.in_flight, servable.waiting_rows, servable.waiting_requests)
             for name, model in self.held.items()
             for number, servable in model.servables.items()
             if servable.state in (State.READY, State.DRAINING)

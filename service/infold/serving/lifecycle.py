@@ -100,6 +100,11 @@ class Servable:
         """Rows in its queue."""
         return self._batcher.waiting_rows if self._batcher else 0
 
+    @property
+    def waiting_requests(self) -> int:
+        """Requests in its queue."""
+        return self._batcher.waiting_requests if self._batcher else 0
+
     def to(self, state: State, reason: str = "") -> None:
         """Change the state; an illegal transition is a mistake of ours."""
         assert state in LEGAL[self.state], f"{self.state} -> {state}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from infold.serving.took import Took
 from infold.tensors import Array, Tensors
 
 __all__ = ["Asked", "Work"]
@@ -38,8 +39,12 @@ class Work(Generic[Answer]):
         decode: What is asked; raises what is wrong with it.
         encode: The answer, of the outputs by name.
         is_cheap: Decoding takes less than handing it to another thread.
+        identity: What the log calls the request; a runner does not know whose it is otherwise.
+        took: Where its time went; only once there is an answer.
     """
 
     decode: Callable[[], Asked]
     encode: Callable[[dict[str, Array]], Answer]
     is_cheap: bool = True
+    identity: str = ""
+    took: Took = field(init=False)
