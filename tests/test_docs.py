@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from infold.fold import Reason
-from infold.runtime import Batching, Canary, Classification, ImageInput, ModelConfig, SessionConfig
+from infold.runtime import (
+    Batching,
+    Canary,
+    Classification,
+    ImageInput,
+    ModelConfig,
+    SessionConfig,
+    ShadowConfig,
+)
 from infold.runtime.model_config import parse_config
 from infold.settings import Settings
 
@@ -42,6 +50,7 @@ def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
         "image": ImageInput(),
         "classification": Classification(),
         "canary": Canary(),
+        "shadow": ShadowConfig(),
     }
     assert {*expected, *sections} == {field.name for field in dataclasses.fields(ModelConfig)}
     for section, defaults in sections.items():

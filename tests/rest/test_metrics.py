@@ -27,7 +27,9 @@ from infold.rest.metrics import (
     SECONDS,
     Metrics,
 )
-from infold.serving import Spent, State, Took
+from infold.serving import Shadowed, Spent, State, Took
+
+FAMILIES = sum(map(len, (COUNTERS, HISTOGRAMS, GAUGES, LATEST))) + 2  # states, and the build
 
 observations = st.lists(
     st.one_of(st.floats(0, 100, allow_nan=False), st.sampled_from(SECONDS)),  # bounds themselves, too
@@ -121,7 +123,7 @@ def test_every_state_has_its_rank() -> None:
 def test_nothing_summed_is_nothing() -> None:
     """The page has its families all the same."""
     assert total([]) == {"counters": {}, "histograms": {}, "gauges": {}, "states": [], "latest": {}}
-    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == 17
+    assert len(re.findall("^# TYPE", page_of([]).decode(), re.MULTILINE)) == FAMILIES
 
 
 def test_the_page_is_what_prometheus_reads() -> None:
@@ -132,7 +134,7 @@ def test_the_page_is_what_prometheus_reads() -> None:
     page = page_of([metrics.snapshot({("m", 1): (2, 3, 1)}), metrics.snapshot()]).decode()
     assert page.endswith("\n")
     families = list(text_string_to_metric_families(page))
-    assert len({family.name for family in families}) == len(families) == 17
+    assert len({family.name for family in families}) == len(families) == FAMILIES
     assert all(family.documentation and family.samples for family in families)
     seen = [(each.name, tuple(sorted(each.labels.items()))) for f in families for each in f.samples]
     assert len(set(seen)) == len(seen)
@@ -219,6 +221,7 @@ def count(metrics: Metrics, number: int) -> None:
     metrics.batch_ran("m", number % 3, 2, number, Spent(number / 300, number / 200, number / 600))
     if number % 4 == 0:
         metrics.batch_failed("m", number % 3, 2)
+    metrics.shadowed("m", number % 3, Shadowed.RAN, number / 1000)
     metrics.state_changed("m", number % 3, "ready", "")
 
 

@@ -40,6 +40,13 @@ def command(
             help="Take inputs that have a default (an initializer) as constants, and drop them as inputs.",
         ),
     ] = False,
+    keep_unfolded: Annotated[
+        bool,
+        typer.Option(
+            "--keep-unfolded",
+            help="With --repository: ship the unfolded model too, which the server holds answers against.",
+        ),
+    ] = False,
     options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -64,8 +71,11 @@ def command(
                 freeze=freeze_initializers,
                 options=options,
                 progress=progress,
+                keeps_unfolded=keep_unfolded,
             )
     else:
+        if keep_unfolded:
+            raise typer.BadParameter("goes with --repository", param_hint="--keep-unfolded")
         if destination is None or name is not None:
             what = "--name goes with --repository" if name is not None else "missing; or give --repository"
             raise typer.BadParameter(what, param_hint="DEST.onnx")
@@ -94,6 +104,10 @@ def command(
                 f"(relative error {done.serving.without_them:.1e}): serve it with "
                 f"session.disabled_optimizers in its model.toml"
             )
-        print("\n".join(line for line in (*lines, f"wrote {done.destination}") if line))
+        lines.append(f"wrote {done.destination}")
+        if keep_unfolded:
+            twin = done.destination.with_name("unfolded.onnx")
+            lines.append(f"wrote {twin}, its shadow: a share of the requests is run on both")
+        print("\n".join(line for line in lines if line))
     if strict and done.report.kept:
         raise typer.Exit(1)

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -28,17 +27,19 @@ from infold.convert.frontends import onnx as onnx_frontend
 from infold.convert.frontends.exported import Options
 from infold.convert.frontends.isolated import Progress
 from infold.convert.frontends.source import Source, open_source
+from infold.convert.golden import golden_of
 from infold.convert.layers import Layer, find_layers
 from infold.convert.norms import with_parameters
 from infold.convert.samples import draw_samples, load_samples, signature_of
 from infold.convert.serving_session import ServingProof, prove_serving
+from infold.convert.twin import keep_unfolded
 from infold.convert.verify import Model, Proof, prove
 from infold.convert.weights import check_weights
 from infold.convert.writing import write_model
 from infold.errors import ProofError, TargetError
 from infold.fold import FoldReport, fold_batch_norms
 from infold.runtime import add_disabled_optimizers, kept_child
-from infold.tensors import MODEL_NAME, Array, Tensors
+from infold.tensors import MODEL_NAME, Tensors
 
 __all__ = [
     "Conversion",
@@ -49,8 +50,6 @@ __all__ = [
     "staging",
     "verify",
 ]
-
-GOLDEN_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +109,7 @@ class _How:
     freeze: bool
     progress: Progress | None
     golden: bool = False
+    keeps_unfolded: bool = False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -178,12 +178,25 @@ def convert_to_repository(
     freeze: bool = False,
     options: Options | None = None,
     progress: Progress | None = None,
+    keeps_unfolded: bool = False,
 ) -> Conversion:
     """Fold a model and add it to a model repository as the next version of `name`.
 
     The version's folder holds `model.onnx`, `model.fold-report.json` and `golden.npz`
-    (arrays `in.<input>` and `out.<output>`: what the unfolded model answers). It appears
-    by one rename, so a server never sees half of it.
+    (arrays `in.<input>` and `out.<output>`: what the unfolded model answers to a few rows).
+    It appears by one rename, so a server never sees half of it.
+
+    Args:
+        source: As in `convert`, and so what is not named here.
+        repository: The folder of models.
+        name: Of the model.
+        sampling: See there.
+        prove_it: See there; without a proof there is no `golden.npz`.
+        freeze: See there.
+        options: See there.
+        progress: See there.
+        keeps_unfolded: `unfolded.onnx` lies there too, and the version's `model.toml` names it as
+            its shadow.
 
     Raises:
         As `convert`.
@@ -196,7 +209,9 @@ def convert_to_repository(
         version.mkdir()
         number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
         final = parent / str(number) / "model.onnx"
-        how = _How(sampling or Sampling(), options or Options(), prove_it, freeze, progress, golden=True)
+        how = _How(
+            sampling or Sampling(), options or Options(), prove_it, freeze, progress, True, keeps_unfolded
+        )
         conversion = _build(source, version, final, how)
         while True:
             try:
@@ -337,8 +352,9 @@ def _build_from(
     proof, serving, steps = None, None, None
     if how.prove_it:
         proto = onnx.load(str(target), load_external_data=False)  # what is proven is what was written
+        left = Model("unfolded", unfolded, source.complete(), source.folder)
         proof = prove(
-            Model("unfolded", unfolded, source.complete(), source.folder),
+            left,
             Model("folded", folded, proto, stage),
             report.all_folded,
             how.sampling.take(source),
@@ -354,9 +370,15 @@ def _build_from(
         check_weights(folded, proto, stage)
         serving = prove_serving(target, proof)
         if how.golden:
-            _write_golden(stage / "golden.npz", source.proto, proof)
-            if serving is not None and serving.disabled_optimizers:
-                add_disabled_optimizers(stage / "model.toml", serving.disabled_optimizers)
+            disabled = serving.disabled_optimizers if serving is not None else ()
+            is_batched = signature_of(source.proto).is_batched
+            golden = golden_of(left, target, proof, disabled, is_batched=is_batched)
+            golden.write(stage)
+            notes += golden.notes
+            if disabled:
+                add_disabled_optimizers(stage / "model.toml", disabled)
+    if how.keeps_unfolded:
+        keep_unfolded(source, proof, stage)
     facts = report_json(
         report,
         proof,
@@ -370,12 +392,3 @@ def _build_from(
     (stage / f"{final.stem}.fold-report.json").write_text(text, encoding="utf-8")
     size = source.path.stat().st_size if source.framework is None else source.proto.ByteSize()
     return Conversion(final, report, proof, facts, serving, steps, notes, size)
-
-
-def _write_golden(path: Path, source: onnx.ModelProto, proof: Proof) -> None:
-    """What the unfolded model answers to a few rows, for the server to check itself against."""
-    rows = GOLDEN_ROWS if signature_of(source).is_batched else None
-    arrays: dict[str, Array] = {f"in.{name}": array for name, array in proof.samples.items()}
-    arrays |= {f"out.{name}": array for name, array in proof.results.items()}
-    kept: dict[str, Any] = {name: array[:rows] if rows else array for name, array in arrays.items()}
-    np.savez_compressed(path, **kept)

@@ -7,9 +7,11 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 from infold.errors import InfoldError
+from infold.rest import shadow_counts
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
+from infold.rest.shadow_counts import ShadowCounts, add_shadows
 from infold.rest.stages import STAGE_SECONDS, StageCounts
-from infold.serving import Spent, State
+from infold.serving import Shadowed, Spent, State
 
 __all__ = [
     "BATCHES",
@@ -40,6 +42,7 @@ COUNTERS = {
     ),
     "infold_refusals_total": ("Requests that were not answered, by reason.", (*OF_MODEL, "reason")),
     "infold_null_values_total": ("Values sent as null: JSON has no NaN and no infinity.", OF_MODEL),
+    **shadow_counts.COUNTERS,
 }
 HISTOGRAMS = {
     "infold_http_request_seconds": (
@@ -54,6 +57,7 @@ HISTOGRAMS = {
     ),
     "infold_run_seconds": ("Time of one run, joining and splitting included.", OF_MODEL, SECONDS),
     "infold_run_rows": ("Rows in one run.", OF_MODEL, ROWS),
+    **shadow_counts.HISTOGRAMS,
 }
 GAUGES = {
     "infold_requests_in_flight": ("Requests that wait or run.", OF_MODEL),
@@ -142,6 +146,7 @@ class Metrics:
         self._http_seconds: dict[str, Histogram] = {}
         self._models: dict[tuple[str, int], ModelCounts] = {}
         self._refused: dict[tuple[str, str, str], int] = {}
+        self._shadows: dict[tuple[str, int], ShadowCounts] = {}
         self._states: dict[tuple[str, int], str] = {}
         self._earlier = NOTHING
 
@@ -191,6 +196,10 @@ class Metrics:
     def waited(self, model: str, version: int, seconds: float) -> None:
         """See `Observer`."""
         self.of_model(model, version).stages.waited(seconds)
+
+    def shadowed(self, model: str, version: int, outcome: Shadowed, divergence: float) -> None:
+        """See `Observer`."""
+        self._shadows.setdefault((model, version), ShadowCounts()).add(outcome, divergence)
 
     def go_on_from(self, earlier: Snapshot) -> None:
         """Count on from what an earlier process had, so that no total ever falls; not its states."""
@@ -260,6 +269,7 @@ class Metrics:
             },
             "states": [(model, str(version), state) for (model, version), state in self._states.items()],
         }
+        add_shadows(own, self._shadows)
         return own if self._earlier is NOTHING else total([own, self._earlier])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from infold.rest.counting import Snapshot, total
 from infold.rest.metrics import BATCHES, RUNS
+from infold.rest.shadow_counts import shadow_statistics
 
 __all__ = ["statistics"]
 
@@ -38,7 +39,9 @@ def statistics(snapshots: Sequence[Snapshot], versions: Sequence[tuple[str, int]
     }
     return {
         "model_stats": [
-            _of_version((model, str(version)), counters, histograms, latest) for model, version in versions
+            _of_version((model, str(version)), counters, histograms, latest)
+            | shadow_statistics((model, str(version)), counters, histograms, summed)
+            for model, version in versions
         ]
     }
 

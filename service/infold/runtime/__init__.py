@@ -16,6 +16,7 @@ from infold.runtime.options import Device, Placement, RunOptions, available_core
 from infold.runtime.prepared import Cache, Prepared
 from infold.runtime.probe import Run, run_isolated
 from infold.runtime.session import Session, Stop, versions
+from infold.runtime.shadow_config import ShadowConfig
 from infold.runtime.triton_config import CONFIG_FILE, parse_triton_json, read_triton_config
 from infold.runtime.triton_words import (
     DATA_TYPES,
@@ -44,6 +45,7 @@ __all__ = [
     "RunOptions",
     "Session",
     "SessionConfig",
+    "ShadowConfig",
     "Stop",
     "TritonConfig",
     "TritonTensor",

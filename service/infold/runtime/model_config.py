@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 
 from infold.errors import ConfigError
 from infold.runtime.image_config import Classification, ImageInput
+from infold.runtime.shadow_config import ShadowConfig
 
 __all__ = ["Batching", "Canary", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
-Section = TypeVar("Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification)
+Section = TypeVar(
+    "Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification, ShadowConfig
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class ModelConfig:
         canary: How much of the traffic tries the newest version.
         image: How a picture becomes an input; None where pictures are not taken.
         classification: How an output is read as classes; None where it is not.
+        shadow: What a share of the runs is held against; None for nothing.
     """
 
     versions: str | tuple[int, ...] = "latest"
@@ -131,6 +135,7 @@ class ModelConfig:
     canary: Canary = field(default_factory=Canary)
     image: ImageInput | None = None
     classification: Classification | None = None
+    shadow: ShadowConfig | None = None
 
 
 def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
@@ -178,6 +183,9 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
         elif key == "classification":
             classification = _section(config.classification or Classification(), value, place)
             config = replace(config, classification=classification)
+        elif key == "shadow":
+            above = (config.shadow or ShadowConfig()).below(value)
+            config = replace(config, shadow=_section(above, value, place))
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
     if config.canary.share < 1 and config.versions in ("latest", "latest:1"):

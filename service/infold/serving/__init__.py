@@ -8,7 +8,7 @@ a number for a clock.
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.batcher import Batcher
 from infold.serving.catalogue import ALL, Catalogue, ModelState
-from infold.serving.events import Observer, SilentObserver, Spent
+from infold.serving.events import Observer, Shadowed, SilentObserver, Spent
 from infold.serving.images import MAX_PICTURES
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
@@ -36,6 +36,7 @@ __all__ = [
     "Reading",
     "Runners",
     "Servable",
+    "Shadowed",
     "SilentObserver",
     "Spent",
     "State",

@@ -46,6 +46,8 @@ from infold.serving.joining import common_rows, joined, padded_rows, parts, spli
 from infold.serving.pace import Pace
 from infold.serving.plan import Plan
 from infold.serving.runners import Runners, clock
+from infold.serving.sampling import Ran
+from infold.serving.shadow import Shadow
 from infold.serving.took import Took
 from infold.serving.work import Asked, Work
 from infold.tensors import Array, Signature, Tensors
@@ -75,6 +77,7 @@ class Batcher:
         runners: Threads shared with other models.
         observer: Told of every run, on the event loop.
         run_wide: Runs tensors on all cores.
+        shadow: What a share of the runs is repeated on; None for nothing.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class Batcher:
         runners: Runners[Call],
         observer: Observer,
         run_wide: RunFunction | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._name = name
+        self._shadow = shadow
         self._signature = signature
         self._run, self._run_wide = run, run_wide
         self._batching = batching
@@ -139,6 +144,11 @@ class Batcher:
         """After how many seconds those that wait now are likely through."""
         return self._pace.retry_after_s(self.waiting_rows)
 
+    @property
+    def shadow_problem(self) -> str:
+        """Why nothing is repeated on its shadow, if it should be."""
+        return "" if self._shadow is None else self._shadow.problem
+
     def check_room(self, deadline: float) -> None:
         """Return if there is room, and as far as is known time, for an answer until then.
 
@@ -172,6 +182,9 @@ class Batcher:
             rows = self._checked(asked)
             decode_s = time.perf_counter() - began
             if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
+                if self._shadow is not None and self._shadow.picks():  # once the answer is on its way
+                    ran = Ran(asked.tensors, asked.outputs, dict(results))
+                    self._loop.call_soon(self._shadow.offer, ran)
                 return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
         future: asyncio.Future[Answer] = self._loop.create_future()
         call = Call(work, future, asked, rows, clock(), decode_s=decode_s)
@@ -207,6 +220,8 @@ class Batcher:
         self._inline.close()
         self._runners.remove(self._running)
         self._runners.remove(self._decoding)
+        if self._shadow is not None:
+            self._shadow.close()
         # This object is in a cycle, and a runner may still know its last job: the sessions go at once.
         self._run, self._run_wide = _gone, None
 
@@ -356,6 +371,8 @@ class Batcher:
             answers = [failure] * len(calls)
         waits = [call.queue_s for call in calls if call.run is not None]
         self._answered(calls, answers, waits, runs)
+        if self._shadow is not None:
+            self._shadow.offer_all(runs)
 
     def _answered(
         self,
@@ -395,7 +412,8 @@ class Batcher:
             spent.input_s += call.decode_s
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
-        timed = TimedRun(run, spent)
+        is_picked = self._shadow is not None and self._shadow.picks()
+        timed = TimedRun(run, spent, is_picked=is_picked)
         most, counts = self._batching.max_rows, [call.rows for call in calls]
         joined_s: float | None = None
         if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
@@ -413,6 +431,7 @@ class Batcher:
                 spent.input_s += joined_s
                 results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
         answers = all_encoded(calls, results, spent, timed.ended, joined_s)
+        shared.ran = timed.ran
         runs.append(shared)
         return answers
 

@@ -12,6 +12,7 @@ from infold.errors import InfoldError
 from infold.runtime import Stop
 from infold.serving.batch_queue import Ticket
 from infold.serving.events import Spent
+from infold.serving.sampling import Ran
 from infold.serving.took import Took
 from infold.serving.work import Asked, Work
 from infold.tensors import Array, Tensors
@@ -95,35 +96,48 @@ class SharedRun:
         calls: The requests.
         stop: Ends it early.
         spent: Where its time went.
+        ran: What went in and came out, if it is to be repeated on a shadow.
     """
 
     calls: list[Call]
     stop: Stop
     spent: Spent = field(default_factory=Spent)
+    ran: Ran | None = None
 
 
 class TimedRun:
     """A run whose time is counted.
 
+    Args:
+        run: The run itself.
+        spent: Where its time is added.
+        is_picked: What went in and came out is kept.
+
     Attributes:
         ended: When the last one did.
+        ran: The last one, if it is kept.
     """
 
-    __slots__ = ("_run", "_spent", "ended")
+    __slots__ = ("_is_picked", "_run", "_spent", "ended", "ran")
 
-    def __init__(self, run: RunFunction, spent: Spent) -> None:
+    def __init__(self, run: RunFunction, spent: Spent, *, is_picked: bool = False) -> None:
         self._run = run
         self._spent = spent
+        self._is_picked = is_picked
         self.ended = 0.0
+        self.ran: Ran | None = None
 
     def __call__(self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop) -> dict[str, Array]:
         """As the run itself."""
         began = time.perf_counter()
         try:
-            return self._run(tensors, outputs, stop)
+            results = self._run(tensors, outputs, stop)
         finally:
             self.ended = time.perf_counter()
             self._spent.infer_s += self.ended - began
+        if self._is_picked:
+            self.ran = Ran(tensors, outputs, dict(results))
+        return results
 
 
 def bare(failure: BaseException) -> BaseException:

@@ -128,7 +128,7 @@ class Catalogue:
             if model.refusal is not None:
                 found.append(ModelState(name, None, State.FAILED, str(model.refusal)))
             for number, servable in sorted(model.servables.items()):
-                found.append(ModelState(name, number, servable.state, servable.reason))
+                found.append(ModelState(name, number, servable.state, servable.remark))
         return found
 
     def find(self, name: str, version: int | None = None) -> Servable:

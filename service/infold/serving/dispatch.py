@@ -66,6 +66,11 @@ class Dispatcher(Generic[Payload]):
         return self._free > 0 and any(len(lane.queue) for lane in self._lanes)
 
     @property
+    def has_waiting(self) -> bool:
+        """A request waits."""
+        return any(len(lane.queue) for lane in self._lanes)
+
+    @property
     def is_idle(self) -> bool:
         """Nothing runs."""
         return self._free == self.cores

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Observer", "SilentObserver", "Spent"]
+__all__ = ["Observer", "Shadowed", "SilentObserver", "Spent"]
 
 
 @dataclass(slots=True)
@@ -28,6 +29,15 @@ class Spent:
         return self.input_s + self.infer_s + self.output_s
 
 
+class Shadowed(StrEnum):
+    """What became of a version's shadow, or of a run that was to be repeated on it."""
+
+    OPENED = "opened"
+    RAN = "ran"
+    DROPPED = "dropped"
+    FAILED = "failed"
+
+
 class Observer(Protocol):
     """Told of everything worth counting; must return at once and never raise."""
 
@@ -43,6 +53,9 @@ class Observer(Protocol):
     def waited(self, model: str, version: int, seconds: float) -> None:
         """A request left the queue after so long."""
 
+    def shadowed(self, model: str, version: int, outcome: Shadowed, divergence: float) -> None:
+        """Something became of a version's shadow; where it ran, the answers were so far apart."""
+
 
 class SilentObserver:
     """Counts nothing."""
@@ -57,4 +70,7 @@ class SilentObserver:
         """See `Observer`."""
 
     def waited(self, model: str, version: int, seconds: float) -> None:
+        """See `Observer`."""
+
+    def shadowed(self, model: str, version: int, outcome: Shadowed, divergence: float) -> None:
         """See `Observer`."""

@@ -105,6 +105,11 @@ class Servable:
         """Requests in its queue."""
         return self._batcher.waiting_requests if self._batcher else 0
 
+    @property
+    def remark(self) -> str:
+        """What is to be said of it: why it failed, or what of it does not work although it answers."""
+        return self.reason or (self._batcher.shadow_problem if self._batcher else "")
+
     def to(self, state: State, reason: str = "") -> None:
         """Change the state; an illegal transition is a mistake of ours."""
         assert state in LEGAL[self.state], f"{self.state} -> {state}"

@@ -22,6 +22,8 @@ from infold.serving.loading import Loaded, load
 from infold.serving.presenting import Presented, placed, presented
 from infold.serving.repository import Listing, ModelRepository, ModelVersion
 from infold.serving.runners import Runners
+from infold.serving.shadow_thread import ShadowThread
+from infold.serving.shadowing import shadow_of
 from infold.serving.versions import Load, fallbacks, plan, wanted
 from infold.serving.watching import Watch
 
@@ -70,6 +72,7 @@ class ModelManager:
         self._observer = observer or SilentObserver()
         self._cache = cache or Cache(None)
         self._runners: Runners[Any] = Runners(cores or available_cores())
+        self._shadows = ShadowThread(self._runners.nobody_waits)
         self.catalogue = Catalogue(required)
         self.is_loading = False
         self._processes = processes
@@ -393,6 +396,9 @@ class ModelManager:
             self._runners,
             self._observer,
             run_wide=seen.run_wide,
+            shadow=shadow_of(
+                version, loaded.session.signature, seen.signature, self._shadows, self._observer
+            ),
         )
 
     def _drain(self, servable: Servable, *, is_replaced: bool = False) -> None:

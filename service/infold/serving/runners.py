@@ -63,6 +63,11 @@ class Runners(Generic[Payload]):
         now = clock()
         return max((now - began for began in self._began if began is not None), default=0.0)
 
+    def nobody_waits(self) -> bool:
+        """No request waits for a run, whatever model it is for."""
+        with self._changed:
+            return not self._dispatcher.has_waiting
+
     def add(
         self,
         queue: BatchQueue[Payload],
