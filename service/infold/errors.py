@@ -249,8 +249,6 @@ class RuntimeCrashError(SessionError):
 class RequestError(InfoldError):
     """Anything that a caller of the service can get wrong, or meet through no fault of theirs."""
 
-    reason: ClassVar[str] = "invalid"
-
 
 class InvalidInputError(RequestError):
     """The tensors of a request do not fit the model's signature.

@@ -20,6 +20,7 @@ from infold.errors import (
     InfoldError,
     InvalidInputError,
     ModelNotReadyError,
+    QueueFullError,
     RequestError,
     SessionError,
     UnsupportedMediaError,
@@ -27,6 +28,7 @@ from infold.errors import (
 from infold.rest.app import App, create_app
 from infold.rest.connection import ClientGone
 from infold.rest.metrics import Metrics
+from infold.serving import Servable
 from infold.settings import Settings
 
 DOUBLE = "double (float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, x) }"
@@ -195,9 +197,13 @@ async def test_a_model_that_is_not_ready_is_named(app: App) -> None:
     assert counted(app.state.service.metrics) == {("double", "1", "not_ready"): 1}
 
 
-async def test_a_full_queue_is_the_model_s(app: App) -> None:
+async def test_a_full_queue_is_the_model_s(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found before the body is read."""
-    app.state.service.models.find("double")._batcher._batching = type("B", (), {"capacity_rows": 0})
+
+    def refuse(servable: Servable, deadline: float) -> None:
+        raise QueueFullError(0)
+
+    monkeypatch.setattr(Servable, "check_room", refuse)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
         assert (await client.post(INFER, content=GOOD)).status_code == 503
     assert counted(app.state.service.metrics) == {("double", "1", "queue_full"): 1}

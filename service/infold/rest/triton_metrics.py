@@ -18,7 +18,8 @@ __all__ = ["FAMILIES", "REASONS", "triton_page"]
 # What of Triton's four reasons an error of ours is; every other is OTHER.
 REASONS = {
     "queue_full": "REJECTED",
-    "overloaded": "REJECTED",
+    "in_flight_bytes": "REJECTED",
+    "queue_too_long": "REJECTED",
     "deadline": "REJECTED",
     "abandoned": "CANCELED",
     "session_failed": "BACKEND",
