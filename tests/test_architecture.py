@@ -25,7 +25,10 @@ def loaded_by(statement: str) -> set[str]:
         ("import infold.runtime", {"onnx", "onnx_ir", "fastapi", "onnxruntime", "google"}),
         ("import infold.serving", {"onnx", "onnx_ir", "fastapi", "typer"}),
         ("import infold.serving.images, infold.serving.classes", {"PIL", "onnx", "fastapi"}),
-        ("import infold.rest.server", {"PIL", "onnx", "onnx_ir", "typer", "google", "fastapi"}),
+        (
+            "import infold.rest.server",
+            {"PIL", "onnx", "onnx_ir", "typer", "google", "fastapi", "opentelemetry"},
+        ),
         ("import infold.bench.plot, infold.bench.schedule", {"typer"}),
         ("import infold.tune", {"typer", "fastapi", "onnxruntime"}),
         ("import infold.rest.supervisor", {"onnx", "onnxruntime", "fastapi", "starlette", "uvicorn"}),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infold import logs
-from infold.logs import ATOMIC_BYTES, AccessLog, configure, request_id
+from infold.logs import ATOMIC_BYTES, AccessLog, configure, request_id, trace_id
 
 ODD_PATHS = [
     "/",
@@ -62,21 +62,24 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pieces]:
     root.setLevel(level)
 
 
+@pytest.mark.parametrize("trace", ["", "0af7651916cd43dd8448eb211c80319c"])
 @pytest.mark.parametrize("path", ODD_PATHS)
-def test_an_access_line_has_the_form_of_every_other_line(stream: Pieces, path: str) -> None:
+def test_an_access_line_has_the_form_of_every_other_line(stream: Pieces, path: str, trace: str) -> None:
     """The same keys and kinds of values that `logging` writes, whatever the path holds."""
 
     async def answer() -> None:
-        AccessLog("infold.access").line("POST", path, 200, 0.0123456789, 17, "id-1")
+        AccessLog("infold.access").line("POST", path, 200, 0.0123456789, 17, "id-1", trace)
 
     asyncio.run(answer())
-    token = request_id.set("id-1")
+    token, other = request_id.set("id-1"), trace_id.set(trace)
     facts = {"method": "POST", "path": path if len(path) <= 512 else f"{path[:512]}..."}
     logging.getLogger("infold.access").info(
         "request answered", extra={**facts, "status": 200, "seconds": 0.012346, "sent_bytes": 17}
     )
     request_id.reset(token)
+    trace_id.reset(other)
     own, usual = stream.lines
+    assert own.get("trace_id", "") == trace
     assert own.keys() == usual.keys()
     assert {**own, "time": ""} == {**usual, "time": ""}
     assert len(own["time"]) == len(usual["time"]) == len("2026-01-01T00:00:00.000Z")

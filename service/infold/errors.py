@@ -91,6 +91,7 @@ __all__ = [
     "UnsupportedCodingError",
     "UnsupportedMediaError",
     "WorkerError",
+    "reason_of",
 ]
 
 Path = str | PathLike[str]
@@ -106,6 +107,11 @@ class InfoldError(Exception):
 
     reason: ClassVar[str] = "internal"
     asked_of: tuple[str, int | None] | None = None
+
+
+def reason_of(failure: BaseException) -> str:
+    """Why a request was not answered, in a word of ours; other libraries' errors may have a reason, too."""
+    return failure.reason if isinstance(failure, InfoldError) else InfoldError.reason
 
 
 class SourceError(InfoldError):

@@ -16,7 +16,6 @@ import pytest
 from starlette.types import Message
 
 from infold.errors import (
-    AbandonedError,
     InfoldError,
     InvalidInputError,
     ModelNotReadyError,
@@ -26,7 +25,6 @@ from infold.errors import (
     UnsupportedMediaError,
 )
 from infold.rest.app import App, create_app
-from infold.rest.connection import ClientGone
 from infold.rest.metrics import Metrics
 from infold.serving import Servable
 from infold.settings import Settings
@@ -51,7 +49,6 @@ def test_every_error_of_a_request_has_its_reason() -> None:
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", reason) for reason in found.values())
     assert [name for name, reason in found.items() if reason == InfoldError.reason] == []
     assert SessionError.reason == "session_failed"
-    assert ClientGone.reason == AbandonedError.reason
     own = [each for each in subclasses(RequestError) if "reason" in vars(each)]
     assert len({each.reason for each in own}) == len(own), "two errors, one word"
     assert {each.reason for each in subclasses(InvalidInputError)} == {"invalid_input"}
@@ -74,7 +71,7 @@ def test_what_names_nobody_counts_for_nobody() -> None:
     metrics = Metrics()
     for _ in range(2):
         metrics.refused(RequestError("x"))
-    metrics.refused(ZeroDivisionError())
+    metrics.refused(UnicodeDecodeError("utf-8", b"", 0, 0, "what any client may bring about"))
     metrics.refused(ModelNotReadyError("m", None, "failed"))
     metrics.refused(ModelNotReadyError("m", 3, "loading"))
     assert counted(metrics) == {

@@ -178,6 +178,34 @@ async def test_requests_at_once_have_each_its_own(
         assert (await access_line(lines, each))["trace_id"] == each
 
 
+async def test_a_request_begun_from_another_s_answer_has_none_of_its_ids(
+    app: App, client: httpx.AsyncClient, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a client sends several at once: the server begins the next in the context of the last."""
+    earlier = tracing.Trace(TRACE, 0)
+
+    def broken(*_: object, **__: object) -> Any:
+        logging.getLogger("anyone").info("decoding")
+        raise ZeroDivisionError
+
+    for exports in (False, True):
+        if exports:
+            traced(app)
+        earlier.enter()
+        await client.post(INFER, content=BODY)
+        assert (earlier.took, earlier.model) == (None, "")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("infold.rest.v2.decode_infer", broken)
+            earlier.enter()
+            await client.post(INFER, content=BODY)
+        assert earlier.reason == ""
+        logs.trace_id.set("")
+        tracing.current.set(None)
+    found = [line for line in lines if line["logger"] in ("anyone", "infold.rest.wire")]
+    assert len(found) == 4
+    assert not any("trace_id" in line for line in found)
+
+
 # -- spans -----------------------------------------------------------------------------------------
 
 
@@ -233,6 +261,35 @@ async def test_a_request_has_a_span_with_one_for_each_of_its_stages(
         at = each.end_time
     assert at <= server.end_time
     assert server.resource.attributes["service.name"] == "infold"
+
+
+@pytest.mark.parametrize(
+    ("states", "kept_state"),
+    [
+        (["a=1", "b=2"], "a=1,b=2"),
+        (["a=" + "x" * 200 + ",b=" + "x" * 200], "a=" + "x" * 200 + ",b=" + "x" * 200),
+        (["a=" + "x" * 200] * 3, ""),
+        ([f"k{number}=1" for number in range(300)], ""),
+        (["=" * 60_000], ""),
+        (["\xff\xfe"], ""),
+    ],
+)
+async def test_a_caller_s_state_is_kept_as_far_as_it_is_one(
+    app: App,
+    client: httpx.AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    states: list[str],
+    kept_state: str,
+) -> None:
+    """At any length; what is wrong with it is not repeated at length in the log."""
+    kept = traced(app)
+    headers = [("traceparent", SAMPLED), *(("tracestate", each.encode("latin-1")) for each in states)]
+    answer = await client.post(INFER, content=BODY, headers=headers)  # type: ignore[arg-type]
+    assert answer.status_code == 200
+    server, _ = finished(kept)
+    assert server.context is not None
+    assert server.context.trace_state.to_header() == kept_state
+    assert all(len(record.getMessage()) < 1000 for record in caplog.records)
 
 
 async def test_whoever_does_not_sample_has_no_span(app: App, client: httpx.AsyncClient) -> None:
@@ -349,11 +406,11 @@ async def test_a_request_leaves_nothing_behind_in_its_trace(app: App, client: ht
         made.append(weakref.ref(failure))
         return failure
 
-    class Odd(Exception):
+    class OddError(Exception):
         pass
 
     def broken(*_: object, **__: object) -> Any:
-        raise remembered(Odd())
+        raise remembered(OddError())
 
     logging.disable()  # or the record would hold it
     gc.collect()

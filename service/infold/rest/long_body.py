@@ -8,7 +8,6 @@ from typing import Protocol
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from infold.errors import AbandonedError
 from infold.rest.room import room_for
 
 __all__ = ["KEY", "ClientGone", "LongBody", "long_body"]
@@ -42,7 +41,7 @@ class Reader(Protocol):
 class ClientGone(Exception):  # noqa: N818 - nobody's error
     """The client closed the connection before its request was answered."""
 
-    reason = AbandonedError.reason
+    asked_of: tuple[str, int | None] | None = None
 
 
 class LongBody(asyncio.BufferedProtocol):

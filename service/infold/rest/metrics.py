@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from infold.errors import InfoldError
+from infold.errors import reason_of
 from infold.rest import shadow_counts
 from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
 from infold.rest.shadow_counts import ShadowCounts, add_shadows
@@ -165,8 +165,7 @@ class Metrics:
     def refused(self, failure: BaseException) -> None:
         """A request got no answer but this; what names a model of ours says so itself, or it is nobody's."""
         model, version = getattr(failure, "asked_of", None) or NOBODY
-        reason = getattr(failure, "reason", InfoldError.reason)
-        key = (model, "" if version is None else str(version), reason)
+        key = (model, "" if version is None else str(version), reason_of(failure))
         self._refused[key] = self._refused.get(key, 0) + 1
 
     def of_model(self, model: str, version: int) -> ModelCounts:

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 FLUSH_S = 5.0
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 LONGEST_PATH = 512
+# What W3C asks for at least; what does not fit is left out, as it allows.
+LONGEST_STATE = 512
 
 
 def exporting_to(address: str) -> SpanProcessor:
@@ -103,7 +105,9 @@ class _SpannedTrace(Trace):
 
     def __init__(self, tracer: Tracer, span: Span, scope: Scope, began_ns: int) -> None:
         super().__init__(f"{span.get_span_context().trace_id:032x}", began_ns)
-        self._tracer, self._span, self._scope = tracer, span, scope
+        self._tracer, self._span = tracer, span
+        # Not the scope itself, which holds the body: a timer's context may keep this for a while.
+        self._url = {"url.path": scope["path"][:LONGEST_PATH], "url.scheme": scope.get("scheme", "http")}
 
     def end(self, method: str, route: str, status: int, seconds: float) -> None:
         """See `Trace`."""
@@ -116,8 +120,7 @@ class _SpannedTrace(Trace):
             {
                 "http.request.method": known,
                 "http.response.status_code": status,
-                "url.path": self._scope["path"][:LONGEST_PATH],
-                "url.scheme": self._scope.get("scheme", "http"),
+                **self._url,
                 "infold.request_id": request_id.get(),
             }
         )
@@ -144,6 +147,8 @@ class _SpannedTrace(Trace):
 def _context_of(parent: TraceParent, scope: Scope) -> Context:
     """The caller's span, for ours to be below it."""
     states = [str(value, "latin-1") for name, value in scope["headers"] if name == TRACESTATE]
+    if sum(map(len, states)) > LONGEST_STATE:
+        states = []
     caller = SpanContext(
         int(parent.trace_id, 16),
         int(parent.span_id, 16),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from infold import logs
-from infold.errors import ConfigError, InfoldError
+from infold.errors import ConfigError, reason_of
 from infold.rest.stages import STAGES
 from infold.rest.trace_context import TRACEPARENT, parent_of
 from infold.serving import Took
@@ -62,7 +62,7 @@ class Trace:
 
     def failed(self, failure: BaseException) -> None:
         """It is not answered; the error itself, which holds the request's frames, is not kept."""
-        self.reason = getattr(failure, "reason", InfoldError.reason)
+        self.reason = reason_of(failure)
         if (asked_of := getattr(failure, "asked_of", None)) is not None:
             self.model, self.version = asked_of[0], asked_of[1] or 0
 
@@ -98,13 +98,17 @@ def begin(scope: Scope, headers: dict[bytes, bytes], spans: Spans | None) -> Tra
     parent = None
     if TRACEPARENT in headers:
         parent = parent_of([value for name, value in scope["headers"] if name == TRACEPARENT])
-    elif spans is None:
+    elif spans is None and not logs.trace_id.get():
         return None
     trace = None if spans is None else spans.begin(parent, scope)
     if trace is None and parent is not None:
         trace = Trace(parent.trace_id, time.time_ns())
     if trace is not None:
         trace.enter()
+    elif logs.trace_id.get():
+        # It came in one piece with an earlier request, whose answer it was begun from.
+        logs.trace_id.set("")
+        current.set(None)
     return trace
 
 

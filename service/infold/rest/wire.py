@@ -265,7 +265,9 @@ class Endpoint:
         try:
             reply = await self._answer(model, version, scope, receive)
         except (ClientGone, AbandonedError) as gone:
-            self._refused(gone)
+            abandoned = AbandonedError()
+            abandoned.asked_of = gone.asked_of
+            self._refused(abandoned)
             return 499, 0
         except InfoldError as failure:
             self._refused(failure)
