@@ -114,6 +114,13 @@ def test_a_broken_twin_does_not_keep_its_version_from_serving(tmp_path: Path, mo
         assert server.stop() == 0
 
 
+def test_a_server_that_is_told_to_end_while_it_opens_a_shadow_ends(tmp_path: Path, models: Path) -> None:
+    """At once, and in peace."""
+    with running(models, tmp_path / "log") as server:
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 FAMILIES = {
     f"infold_shadow_{each}"
     for each in ("runs_total", "dropped_total", "failures_total", "divergence_sum", "divergence_count")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pytest
 
 from graphs import model
 from infold.errors import RuntimeCrashError
-from infold.runtime import Cache, Session
+from infold.runtime import Cache, Session, child
 from infold.serving import (
     Asked,
     ModelManager,
@@ -25,8 +28,11 @@ from infold.serving import (
     SilentObserver,
     State,
     Work,
+    shadow_thread,
     shadowing,
 )
+from infold.serving.sampling import Ran
+from infold.serving.shadow import Shadow
 from managers import CPU, multiplied, serving, until
 from shelves import Shelf, scaled
 
@@ -39,17 +45,20 @@ class Told(SilentObserver):
     def __init__(self) -> None:
         self.off: dict[int, list[float]] = {}
         self.outcomes: list[tuple[int, Shadowed]] = []
+        self.happened = asyncio.Event()
 
     def shadowed(self, model: str, version: int, outcome: Shadowed, divergence: float) -> None:
         assert model == "m"
         self.outcomes.append((version, outcome))
+        self.happened.set()
         if outcome is Shadowed.RAN:
             self.off.setdefault(version, []).append(divergence)
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """However a test ends."""
+def no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """However a test ends; while it waits it takes a core, and none may be left for the lowest priority."""
+    monkeypatch.setattr(shadow_thread, "LOWEST_PRIORITY", 0)
     yield
     for thread in threading.enumerate():
         if thread.name == "infold-shadow":
@@ -245,13 +254,64 @@ async def test_a_shadow_that_kills_whoever_opens_it_kills_nobody_here(
 
 
 async def test_a_shadow_is_tried_with_a_row_it_takes(shelf: Shelf, cache: Cache) -> None:
-    """In a real process, once."""
+    """In a real process, once; whoever waits for that leaves the cores to it."""
     shadowed(shelf)
     async with serving(shelf, cache) as served:
         told = served.manager._observer = Told()
         await served.manager.reconcile()
-        await until(lambda: bool(told.outcomes))
+        async with asyncio.timeout(200):
+            await told.happened.wait()
         assert await asked(served, told) == 0.0
+
+
+@pytest.mark.timeout(100)
+async def test_a_trial_that_never_ends_ends_with_its_version(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process is left, nor anything that the end of this one would wait for; nothing is told."""
+    started: list[subprocess.Popen[str]] = []
+    real = subprocess.Popen
+
+    def popen(*given: Any, **named: Any) -> subprocess.Popen[str]:
+        process = real([sys.executable, "-c", "import time; time.sleep(600)"], **named)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(child.subprocess, "Popen", popen)
+    shelf = Shelf(tmp_path / "models")
+    shadowed(shelf)
+    async with serving(shelf, cache) as served:
+        told = served.manager._observer = Told()
+        await served.manager.reconcile()
+        await until(lambda: bool(started))
+    await until(lambda: not [each for each in threading.enumerate() if isinstance(each, threading.Timer)])
+    assert [process.poll() for process in started] == [-9]
+    assert told.outcomes == []
+
+
+async def test_a_trial_of_what_is_gone_already_is_not_begun(shelf: Shelf) -> None:
+    """Or ended at once."""
+    ended = []
+
+    class Desk:
+        has_room = True
+
+        def add(self, shadow: Shadow) -> None: ...
+        def put(self, shadow: Shadow, ran: Ran) -> bool:
+            return False
+
+        def remove(self, shadow: Shadow) -> None: ...
+
+    def opener(shadow: Shadow) -> Any:
+        shadow.may_take_long(lambda: ended.append(True))
+        raise RuntimeCrashError("m", "SIGKILL")
+
+    told = Told()
+    held = Shadow(("m", 1), 1.0, 8, opener, Desk(), told)
+    held.close()
+    held.open()
+    assert ended == [True]
+    assert told.outcomes == []
 
 
 @pytest.mark.usefixtures("sessions")

@@ -19,7 +19,7 @@ from infold.convert.proof import Proof
 from infold.convert.side_by_side import Model, OnnxRuntime
 from infold.errors import NoKernelError, ProofError, SessionError
 from infold.runtime import Run, run_isolated
-from infold.tensors import BFLOAT16, Array, Tensors, kind_of
+from infold.tensors import Array, Tensors, kind_of
 
 __all__ = ["FILE", "Golden", "golden_of"]
 
@@ -29,8 +29,8 @@ MOST_BYTES = 8 * 2**20
 TRIES = 3
 
 # How far the folded model's answer may be from the unfolded one's, over its largest magnitude: a
-# quarter of what a server allows, since another machine rounds in another way.
-TOLERANCES: Mapping[str, float] = {"float16": 2.5e-3, "bfloat16": 2e-2}
+# quarter of what a server allows (half of it for bfloat16), since another machine rounds in another way.
+TOLERANCES: Mapping[str, float] = {"float16": 5e-3, "bfloat16": 1e-2}
 TOLERANCE = 2.5e-4
 
 
@@ -139,8 +139,6 @@ def _kept(samples: Tensors, wanted: Tensors, answers: Tensors) -> Golden:
             size += stored.nbytes
     if size > MOST_BYTES:
         return _none(f"the samples are larger than {MOST_BYTES >> 20} MiB")
-    if not any(name.startswith("out.") for name in arrays):
-        return Golden({}, (*notes, *_none("no output is left").notes))
     return Golden(arrays, tuple(notes))
 
 
@@ -153,7 +151,7 @@ def _most_rows(proof: Proof) -> int:
 def _stored_bytes(array: Array) -> int:
     if kind_of(array.dtype) in "OU":
         return 4 * array.size * max(1, _longest(array))
-    return array.nbytes * (2 if array.dtype == BFLOAT16 else 1)
+    return array.nbytes
 
 
 def _longest(array: Array) -> int:
@@ -161,9 +159,7 @@ def _longest(array: Array) -> int:
 
 
 def _stored(array: Array) -> Array | None:
-    """An array as it goes into the file: bfloat16 as float32, strings as numpy's own; None if it cannot."""
-    if array.dtype == BFLOAT16:
-        return array.astype(np.float32)
+    """An array as it goes into the file: strings as numpy's own; None if it cannot."""
     if kind_of(array.dtype) not in "OU":
         return array
     if _stored_bytes(array) > MOST_BYTES:

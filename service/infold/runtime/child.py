@@ -39,6 +39,7 @@ class Child:
     """One child process; it is started with the first folder."""
 
     def __init__(self) -> None:
+        self._is_over = False
         self._process: subprocess.Popen[str] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
 
@@ -50,6 +51,8 @@ class Child:
                 new process.
         """
         process = self._started()
+        if self._is_over:
+            process.kill()
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
@@ -73,6 +76,12 @@ class Child:
             cause = _cause(process.wait())
             self._end()
             raise DiedError(None if late.is_set() else cause, self._last_line())
+
+    def kill(self) -> None:
+        """Whatever it works on comes to nothing, and whatever it is given; from another thread."""
+        self._is_over = True
+        if (process := self._process) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -116,15 +125,15 @@ _kept: ContextVar[Child | None] = ContextVar("kept child", default=None)
 
 
 @contextmanager
-def kept_child() -> Iterator[None]:
+def kept_child() -> Iterator[Child]:
     """One process for all runs inside the context: starting one takes longer than small models run."""
-    if _kept.get() is not None:
-        yield
+    if (kept := _kept.get()) is not None:
+        yield kept
         return
     child = Child()
     token = _kept.set(child)
     try:
-        yield
+        yield child
     finally:
         _kept.reset(token)
         child.close()
@@ -133,7 +142,5 @@ def kept_child() -> Iterator[None]:
 @contextmanager
 def child_at_hand() -> Iterator[Child]:
     """The kept child, or one for this once."""
-    with kept_child():
-        child = _kept.get()
-        assert child is not None
+    with kept_child() as child:
         yield child

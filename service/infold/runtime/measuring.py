@@ -12,7 +12,7 @@ import numpy as np
 from infold.errors import SessionError
 from infold.runtime.bfloat16 import restored
 from infold.runtime.session import Session
-from infold.tensors import BFLOAT16, Array, Signature, Tensors, TensorSpec
+from infold.tensors import Array, Signature, Tensors, TensorSpec
 
 __all__ = ["BUCKETS", "one_row", "repeated", "time_rows", "time_run"]
 
@@ -104,8 +104,6 @@ def _golden(path: Path, signature: Signature) -> dict[str, Array]:
 
 def _as(spec: TensorSpec, array: Array) -> Array:
     """What was read from a file that has no bfloat16, and strings in a type of numpy's own."""
-    if spec.dtype == BFLOAT16 and array.dtype == np.float32:
-        return array.astype(BFLOAT16)
     if spec.dtype == np.object_ and array.dtype.kind == "U":
         return array.astype(np.object_)
     return restored(array)

@@ -23,9 +23,7 @@ __all__ = ["Batching", "Canary", "ModelConfig", "SessionConfig", "parse_config",
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
-Section = TypeVar(
-    "Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification, ShadowConfig
-)
+Section = TypeVar("Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification, ShadowConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from infold.runtime import Batching, Stop
 from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.calls import (
     Call,
+    KeptRun,
     RunFunction,
     SharedRun,
     TimedRun,
@@ -412,8 +413,9 @@ class Batcher:
             spent.input_s += call.decode_s
         asked = [call.asked for call in calls if call.asked is not None]
         wanted, stop = asked[0].outputs, shared.stop
-        is_picked = self._shadow is not None and self._shadow.picks()
-        timed = TimedRun(run, spent, is_picked=is_picked)
+        timed = TimedRun(run, spent)
+        if self._shadow is not None and self._shadow.picks():
+            timed = KeptRun(run, shared)
         most, counts = self._batching.max_rows, [call.rows for call in calls]
         joined_s: float | None = None
         if len(calls) == 1 and self._signature.is_batched and counts[0] > most > 1:
@@ -431,7 +433,6 @@ class Batcher:
                 spent.input_s += joined_s
                 results = split(self._name[0], timed(inputs, wanted, stop), counts, rows)
         answers = all_encoded(calls, results, spent, timed.ended, joined_s)
-        shared.ran = timed.ran
         runs.append(shared)
         return answers
 

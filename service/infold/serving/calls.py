@@ -19,6 +19,7 @@ from infold.tensors import Array, Tensors
 
 __all__ = [
     "Call",
+    "KeptRun",
     "RunFunction",
     "SharedRun",
     "TimedRun",
@@ -108,35 +109,40 @@ class SharedRun:
 class TimedRun:
     """A run whose time is counted.
 
-    Args:
-        run: The run itself.
-        spent: Where its time is added.
-        is_picked: What went in and came out is kept.
-
     Attributes:
         ended: When the last one did.
-        ran: The last one, if it is kept.
     """
 
-    __slots__ = ("_is_picked", "_run", "_spent", "ended", "ran")
+    __slots__ = ("_run", "_spent", "ended")
 
-    def __init__(self, run: RunFunction, spent: Spent, *, is_picked: bool = False) -> None:
+    def __init__(self, run: RunFunction, spent: Spent) -> None:
         self._run = run
         self._spent = spent
-        self._is_picked = is_picked
         self.ended = 0.0
-        self.ran: Ran | None = None
 
     def __call__(self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop) -> dict[str, Array]:
         """As the run itself."""
         began = time.perf_counter()
         try:
-            results = self._run(tensors, outputs, stop)
+            return self._run(tensors, outputs, stop)
         finally:
             self.ended = time.perf_counter()
             self._spent.infer_s += self.ended - began
-        if self._is_picked:
-            self.ran = Ran(tensors, outputs, dict(results))
+
+
+class KeptRun(TimedRun):
+    """A run whose time is counted, and of which is kept what went in and came out."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, run: RunFunction, shared: SharedRun) -> None:
+        super().__init__(run, shared.spent)
+        self._shared = shared
+
+    def __call__(self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop) -> dict[str, Array]:
+        """As the run itself."""
+        results = super().__call__(tensors, outputs, stop)
+        self._shared.ran = Ran(tensors, outputs, dict(results))
         return results
 
 

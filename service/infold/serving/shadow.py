@@ -57,7 +57,7 @@ class Shadow:
         name: Model and version that are held against it.
         share: Of the runs, that are picked.
         most_rows: Of a run, that are repeated; 0 for all or nothing.
-        opener: Loads it and gives what runs it; called in the desk's thread.
+        opener: Loads it, which is given to it, and gives what runs it; called in the desk's thread.
         desk: Where runs are repeated.
         observer: Told of everything, on the event loop.
         now: A clock, in seconds.
@@ -72,7 +72,7 @@ class Shadow:
         name: tuple[str, int],
         share: float,
         most_rows: int,
-        opener: Callable[[], RunFunction],
+        opener: Callable[[Shadow], RunFunction],
         desk: Desk,
         observer: Observer,
         now: Callable[[], float] = clock,
@@ -90,6 +90,7 @@ class Shadow:
         self._numbers = itertools.count()  # of runs; its next one is nobody else's, whatever thread asks
         self._run: RunFunction | None = None
         self._stop: Stop | None = None
+        self._give_up: Callable[[], None] | None = None
         self._told_at: dict[str, float] = {}
         desk.add(self)
 
@@ -120,6 +121,8 @@ class Shadow:
         self._run = None
         if (stop := self._stop) is not None:
             stop.set()
+        if (give_up := self._give_up) is not None:
+            give_up()
         self._desk.remove(self)
 
     # -- in the desk's thread ---------------------------------------------------------------------
@@ -127,8 +130,10 @@ class Shadow:
     def open(self) -> None:
         """Load it; if that fails, the version is served without it."""
         try:
-            run = self._opener()
+            run = self._opener(self)
         except Exception as failure:
+            if self.is_closed:
+                return
             why = str(failure) if isinstance(failure, InfoldError) else f"{type(failure).__name__}: {failure}"
             self._tell(self._not_opened, why)
             return
@@ -137,6 +142,12 @@ class Shadow:
             self._run = None
             return
         self._tell(self._opened)
+
+    def may_take_long(self, give_up: Callable[[], None]) -> None:
+        """Loading takes its time now; `give_up`, called in any thread, ends that once it is closed."""
+        self._give_up = give_up
+        if self.is_closed:
+            give_up()
 
     def repeat(self, ran: Ran) -> None:
         """Do a run again and compare."""

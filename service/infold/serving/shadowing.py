@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infold.errors import ConfigError, RuntimeCrashError, SessionError
 from infold.runtime import Run as IsolatedRun
-from infold.runtime import RunOptions, Session, ShadowConfig, run_isolated
+from infold.runtime import RunOptions, Session, ShadowConfig, kept_child, run_isolated
 from infold.runtime.measuring import one_row
 from infold.serving.calls import RunFunction
 from infold.serving.declared import declared
@@ -19,9 +19,6 @@ from infold.serving.shadow import Desk, Shadow
 from infold.tensors import Signature, TensorSpec
 
 __all__ = ["shadow_of"]
-
-# A first run in a process of its own; it has the lowest priority too.
-TRIAL_S = 300.0
 
 
 def shadow_of(
@@ -43,7 +40,11 @@ def shadow_of(
     is_cut = seen.is_batched and batching.join != "never" and batching.max_rows > 1
     name = version.name, version.number
     most = MOST_ROWS if is_cut else 0
-    return Shadow(name, config.share, most, lambda: _opened(version, path, own), desk, observer)
+
+    def opener(shadow: Shadow) -> RunFunction:
+        return _opened(version, path, own, shadow)
+
+    return Shadow(name, config.share, most, opener, desk, observer)
 
 
 def _path(version: ModelVersion, config: ShadowConfig) -> Path:
@@ -52,7 +53,7 @@ def _path(version: ModelVersion, config: ShadowConfig) -> Path:
     return version.path.parent.with_name(str(config.version)) / version.path.name
 
 
-def _opened(version: ModelVersion, path: Path, own: Signature) -> RunFunction:
+def _opened(version: ModelVersion, path: Path, own: Signature, shadow: Shadow) -> RunFunction:
     """What runs a shadow, as callers of the version would; takes its time.
 
     Raises:
@@ -62,12 +63,7 @@ def _opened(version: ModelVersion, path: Path, own: Signature) -> RunFunction:
     place = f"{version.path.parent}: shadow"
     if not path.is_file():
         raise ConfigError(place, f"there is no file '{path}'")
-    try:
-        run_isolated([IsolatedRun(path.name, path, one_row(path, own))], TRIAL_S)
-    except RuntimeCrashError:
-        raise
-    except SessionError:  # of one row of zeros, perhaps; if it is the model's, it is met again below
-        pass
+    _try_apart(path, own, shadow)
     # As the graph is written, not as onnxruntime rewrites it: that is what is held against it.
     session = Session(path, RunOptions(intra_op_threads=1, optimize=False, keeps_memory=False))
     if difference := _difference(own, session.signature):
@@ -76,6 +72,22 @@ def _opened(version: ModelVersion, path: Path, own: Signature) -> RunFunction:
         return session.run
     outputs = [spec.name for spec in session.signature.outputs]
     return as_declared(session.run, version.name, outputs, declared(version.triton, session.signature))
+
+
+def _try_apart(path: Path, own: Signature, shadow: Shadow) -> None:
+    """Open and run it once in a process that may die of it, and is ended if nobody wants it any more.
+
+    Raises:
+        RuntimeCrashError: It did.
+    """
+    with kept_child() as child:
+        shadow.may_take_long(child.kill)
+        try:
+            run_isolated([IsolatedRun(path.name, path, one_row(path, own))])
+        except RuntimeCrashError:
+            raise
+        except SessionError:  # of one row of zeros, perhaps; if it is the model's, it is met again later
+            return
 
 
 def _difference(own: Signature, other: Signature) -> str:
