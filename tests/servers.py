@@ -23,10 +23,11 @@ class Server:
     process: "subprocess.Popen[str]"
     url: str
     log: Path
+    docs: str | None = None
 
     @property
     def address(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -47,8 +48,9 @@ def running(repository: Path, log: Path, **environment: str) -> Iterator[Server]
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if found := re.search(r"on (http://\S+)", line):
-                yield Server(process, found[1], log)
+            if found := re.search(r"on (https?://\S+)", line):
+                docs = re.search(r"docs at (http\S+)\)", line)
+                yield Server(process, found[1], log, docs[1] if docs else None)
                 break
         else:
             pytest.fail(f"no server: {lines} {log.read_text()}")

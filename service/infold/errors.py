@@ -42,7 +42,13 @@ InfoldError
     ├── OverloadedError        the service holds as many bytes of requests as it may
     ├── DeadlineExceededError  the answer would come, or came, too late
     │   └── QueueTooLongError      ... because those before it take longer than it has
-    └── AbandonedError         nobody waits for the answer any more
+    ├── AbandonedError         nobody waits for the answer any more
+    └── AccessError            refused before anything of it is read
+        ├── KeyRefusedError        no key, or none that holds
+        ├── ScopeMissingError      a key that does not go so far
+        ├── QuotaExceededError     a key that has been used too often
+        ├── CertificateMissingError    no client certificate where one is needed
+        └── OtherPortError         served, but not on this port
 """
 
 from __future__ import annotations
@@ -53,8 +59,10 @@ from typing import ClassVar
 
 __all__ = [
     "AbandonedError",
+    "AccessError",
     "BodyTimeoutError",
     "BodyTooLargeError",
+    "CertificateMissingError",
     "ConfigError",
     "DatatypeError",
     "DeadlineExceededError",
@@ -64,6 +72,7 @@ __all__ = [
     "HalfInJsonError",
     "InfoldError",
     "InvalidInputError",
+    "KeyRefusedError",
     "LoadError",
     "MalformedBodyError",
     "MissingInputError",
@@ -73,15 +82,18 @@ __all__ = [
     "NoKernelError",
     "NotServedError",
     "NothingToProveError",
+    "OtherPortError",
     "OverloadedError",
     "ProofError",
     "QueueFullError",
     "QueueTooLongError",
+    "QuotaExceededError",
     "RepositoryError",
     "RequestError",
     "RuntimeCrashError",
     "RuntimeMissingError",
     "SamplesError",
+    "ScopeMissingError",
     "ServerError",
     "SessionError",
     "ShapeError",
@@ -522,3 +534,72 @@ class AbandonedError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("nobody waits for the answer any more")
+
+
+class AccessError(RequestError):
+    """A request is refused for who sent it or where to, before anything of it is read."""
+
+    reason = "forbidden"
+
+
+class KeyRefusedError(AccessError):
+    """There is no key, or none that holds."""
+
+    reason = "unauthorized"
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+
+class ScopeMissingError(AccessError):
+    """The key is good, but not for this.
+
+    Attributes:
+        key: Its name.
+        scope: What it lacks.
+        scopes: What it has.
+    """
+
+    def __init__(self, key: str, scope: str, scopes: Sequence[str]) -> None:
+        self.key = key
+        self.scope = scope
+        self.scopes = tuple(scopes)
+        super().__init__(f"this takes the scope '{scope}'; key '{key}' has {', '.join(scopes)}")
+
+
+class QuotaExceededError(AccessError):
+    """The key has been used more often than it may.
+
+    Attributes:
+        key: Its name.
+        retry_after_s: Seconds after which it may be used again.
+    """
+
+    reason = "over_quota"
+
+    def __init__(self, key: str, requests_per_s: float, retry_after_s: float) -> None:
+        self.key = key
+        self.requests_per_s = requests_per_s
+        self.retry_after_s = retry_after_s
+        super().__init__(f"key '{key}' may be used {requests_per_s:g} times a second, and has been")
+
+
+class CertificateMissingError(AccessError):
+    """The second port serves this to those alone who show a certificate."""
+
+    reason = "no_certificate"
+
+    def __init__(self) -> None:
+        super().__init__("this takes a client certificate; health alone takes none on this port")
+
+
+class OtherPortError(AccessError):
+    """This is served, but not on the port that was asked."""
+
+    reason = "other_port"
+
+    def __init__(self, path: str, port: int) -> None:
+        self.path = path
+        self.port = port
+        super().__init__(f"{path} is served on port {port}, not here")

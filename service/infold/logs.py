@@ -154,6 +154,7 @@ def configure(level: str, worker: int | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("infold.audit").setLevel(logging.INFO)  # who changed what is told at any level
     logging.captureWarnings(True)  # or a library's warning would be a line of its own making
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers[:] = []

@@ -7,6 +7,7 @@ setting; a test says so.
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,7 +19,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from infold.errors import ConfigError
 from infold.runtime.options import Device
 
-__all__ = ["ModelControl", "Settings"]
+__all__ = ["ModelControl", "Settings", "environment_without"]
+
+PREFIX = "INFOLD_"
 
 
 class ModelControl(StrEnum):
@@ -39,10 +42,18 @@ def _from_json(value: object) -> object:
         raise PydanticCustomError("json_list", "Input should be a JSON list of strings") from None
 
 
+def _none_if_empty(value: object) -> object:
+    """An empty variable is one that is not set, as compose files and charts have it."""
+    return None if value == "" else value
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+
+
 class Settings(BaseSettings):
     """Settings of `infold serve`; each can be given as `INFOLD_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="INFOLD_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     repository: Annotated[Path, Field(description="The model repository that is served.")] = Path("models")
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
@@ -134,6 +145,30 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="Seconds that accepted requests are given after SIGTERM.")
     ] = 30.0
 
+    api_keys: Annotated[
+        OptionalPath, Field(description="A TOML file of keys and what each may do; without one all may.")
+    ] = None
+    tls_cert: Annotated[
+        OptionalPath, Field(description="The certificate, PEM, with those between it and its root.")
+    ] = None
+    tls_key: Annotated[
+        OptionalPath, Field(description="Its private key, PEM; by default in the same file.")
+    ] = None
+    tls_client_ca: Annotated[
+        OptionalPath, Field(description="Whose client certificates are asked for, PEM; without it none are.")
+    ] = None
+    observe_port: Annotated[
+        Annotated[int, Field(ge=0, le=65535)] | None,
+        BeforeValidator(_none_if_empty),
+        Field(description="A port for metrics and docs alone; 0 takes a free one."),
+    ] = None
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_from_json),
+        Field(description="Origins whose pages may call, as a JSON list; `*` is all."),
+    ] = ()
+
     @property
     def name(self) -> str:
         """The name `/v2` answers."""
@@ -162,3 +197,9 @@ class Settings(BaseSettings):
             name = str(first["loc"][0]) if first["loc"] else "settings"
             place = f"--{name.replace('_', '-')}" if name in given else f"INFOLD_{name.upper()}"
             raise ConfigError(place, f"{first['msg']}, not {first.get('input')!r}") from invalid
+
+
+def environment_without(*names: str) -> dict[str, str]:
+    """The environment for a child process that is not to have these settings."""
+    left_out = {f"{PREFIX}{name}".upper() for name in names}
+    return {name: value for name, value in os.environ.items() if name.upper() not in left_out}

@@ -119,9 +119,9 @@ def test_strings_are_not_drawn() -> None:
         request_tensors(signature((None,), dtype=STRINGS), None, {}, None)
 
 
-@pytest.mark.parametrize("url", ["https://host:1", "http://", "http://host:x", "http://host:1/?q", "ftp://a"])
+@pytest.mark.parametrize("url", ["https://", "http://", "http://host:x", "http://host:1/?q", "ftp://a"])
 def test_urls_that_cannot_be_asked(url: str) -> None:
-    """Plain HTTP only, and said so."""
+    """HTTP and HTTPS only, and said so."""
     with pytest.raises(ConfigError):
         address_of(url)
 
@@ -130,6 +130,8 @@ def test_a_url_may_have_a_prefix() -> None:
     """For a server behind a proxy."""
     assert address_of("http://[::1]:81/base/") == Address("::1", 81, "/base")
     assert address_of("http://host").port == 80
+    assert address_of("https://host") == Address("host", 443, scheme="https")
+    assert address_of("https://host").url == "https://host:443"
 
 
 @pytest.mark.parametrize("body_of", [json_body, binary_body])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -54,12 +55,19 @@ class Work:
 
     Attributes:
         wires: Whole HTTP requests, sent in turn.
+        tls: For a server that speaks it.
     """
 
     host: str
     port: int
     wires: Sequence[bytes]
     judge: Judge
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is sent, for errors."""
+        return f"{'http' if self.tls is None else 'https'}://{self.host}:{self.port}"
 
 
 class _Load(ABC):
@@ -146,10 +154,10 @@ class _Load(ABC):
     async def _connect(self) -> Caller:
         caller = Caller(self)
         try:
-            await self._loop.create_connection(lambda: caller, self._work.host, self._work.port)
+            work = self._work
+            await self._loop.create_connection(lambda: caller, work.host, work.port, ssl=work.tls)
         except OSError as failure:
-            place = f"http://{self._work.host}:{self._work.port}"
-            raise ServerError(place, f"cannot connect: {failure.strerror or failure}") from failure
+            raise ServerError(work.place, f"cannot connect: {failure.strerror or failure}") from failure
         self._callers.add(caller)
         return caller
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from infold.bench.loops import Timing
 from infold.errors import ConfigError
+from infold.rest.access.client_tls import ClientTls
 from infold.runtime.options import Device
 
 __all__ = ["Loops", "Plan"]
@@ -30,7 +31,7 @@ class Plan:
     """What is asked of a bench.
 
     Attributes:
-        source: `http://host:port`, or a model repository folder.
+        source: `http://host:port` or `https://host:port`, or a model repository folder.
         model: Its name; None takes the only one.
         version: None takes the one that is served by default.
         loops: Which loops run.
@@ -43,6 +44,7 @@ class Plan:
         samples, shapes, rows: See `request_tensors`.
         headers: Sent with every request.
         device: What runs the models of a repository.
+        tls: How a server over https is believed to be the one.
     """
 
     source: str
@@ -60,6 +62,7 @@ class Plan:
     rows: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     device: Device = Device.CPU
+    tls: ClientTls = field(default_factory=ClientTls)
 
     @property
     def sends_tensors(self) -> bool:

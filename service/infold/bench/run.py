@@ -60,7 +60,9 @@ def bench(plan: Plan, progress: Progress | None = None) -> Report:
     plan.check()
     run = _Run(plan, progress or (lambda what, seconds: None))
     if "://" in plan.source:
-        return run.against(Target(address_of(plan.source), plan.headers), None)
+        address = address_of(plan.source)
+        tls = plan.tls.context() if address.scheme == "https" else None
+        return run.against(Target(address, plan.headers, tls), None)
     version = _chosen(Path(plan.source), plan.model, plan.version)
     run.say("starting infold serve")
     with served(Path(plan.source), str(plan.device)) as url:
@@ -127,7 +129,7 @@ class _Run:
             except ValueError as broken:
                 raise ServerError(target.address.url, str(broken)) from broken
         wires = [framed(target.address, path, body, plan.headers) for body in bodies]
-        work = Work(target.address.host, target.address.port, wires, Judge(references))
+        work = Work(target.address.host, target.address.port, wires, Judge(references), target.tls)
         noise, before = Noise(os.getpid()), time.monotonic()
         loads = self._drive(work)
         self._tell_noise(noise.cores(time.monotonic() - before), own_server=version is not None)
@@ -184,7 +186,7 @@ class _Run:
                 known = loads or await self._closed(work, PROBE_CALLERS)
                 rates = auto_rates(max(load.answers_per_s for load in known))
                 if not rates[0]:
-                    raise ServerError(f"http://{work.host}:{work.port}", "answers nothing; see --loop closed")
+                    raise ServerError(work.place, "answers nothing; see --loop closed")
             return loads + await self._open(work, rates)
         finally:
             ticker.cancel()

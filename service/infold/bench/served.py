@@ -13,10 +13,13 @@ from typing import IO
 
 from infold.bench.signals import signals_held
 from infold.errors import ServerError
+from infold.settings import environment_without
 
 __all__ = ["served"]
 
 STOP_S = 2.0
+# Of a service that others reach; this one is asked by its own process alone.
+OF_ACCESS = ("api_keys", "tls_cert", "tls_key", "tls_client_ca", "observe_port", "cors_origins")
 
 
 @contextmanager
@@ -34,7 +37,13 @@ def served(repository: Path, device: str) -> Iterator[str]:
     with tempfile.TemporaryFile() as said:
         try:
             with signals_held():
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
+                process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    text=True,
+                    env=environment_without(*OF_ACCESS),
+                )
             assert process.stdout is not None
             for line in process.stdout:
                 if found := re.search(r" on (http://\S+)", line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from infold.tensors import Dim, Signature, TensorSpec
 __all__ = ["Address", "Target", "address_of"]
 
 TIMEOUT_S = 60.0
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,13 @@ class Address:
 
     Attributes:
         prefix: What stands in front of every path, without a slash at its end.
+        scheme: `http` or `https`.
     """
 
     host: str
     port: int
     prefix: str = ""
+    scheme: str = "http"
 
     @property
     def shown(self) -> str:
@@ -40,30 +44,39 @@ class Address:
     @property
     def url(self) -> str:
         """The whole address."""
-        return f"http://{self.shown}{self.prefix}"
+        return f"{self.scheme}://{self.shown}{self.prefix}"
 
 
 def address_of(url: str) -> Address:
     """An address from a URL.
 
     Raises:
-        ConfigError: It is none, or not plain HTTP.
+        ConfigError: It is none, or of another protocol.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as broken:
         raise ConfigError(url, f"is no URL: {broken}") from broken
-    if parts.scheme != "http" or not host or parts.query or parts.fragment:
-        raise ConfigError(url, "must be of the form http://host:port")
-    return Address(host, port or 80, parts.path.rstrip("/"))
+    if parts.scheme not in PORTS or not host or parts.query or parts.fragment:
+        raise ConfigError(url, "must be of the form http://host:port or https://host:port")
+    return Address(host, port or PORTS[parts.scheme], parts.path.rstrip("/"), parts.scheme)
 
 
 class Target:
-    """A server of protocol v2, asked one thing at a time."""
+    """A server of protocol v2, asked one thing at a time.
 
-    def __init__(self, address: Address, headers: Sequence[tuple[str, str]] = ()) -> None:
+    Args:
+        address: Where it is.
+        headers: Of every request.
+        tls: How it is believed to be the one; None for plain HTTP.
+    """
+
+    def __init__(
+        self, address: Address, headers: Sequence[tuple[str, str]] = (), tls: ssl.SSLContext | None = None
+    ) -> None:
         self.address = address
+        self.tls = tls
         self._headers = dict(headers)
 
     def check(self) -> None:
@@ -134,6 +147,12 @@ class Target:
             raise ServerError(self.address.url, f"answers {status} for the first request{text}")
         return (int(length) if length is not None and length.isdigit() else None, raw)
 
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self.address.host, self.address.port
+        if self.tls is None:
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self.tls)
+
     def _json(self, method: str, path: str) -> tuple[int, Any]:
         status, raw, _ = self._request(method, path, b"{}" if method == "POST" else None, {})
         return status, _decoded(raw)
@@ -141,7 +160,7 @@ class Target:
     def _request(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes, str | None]:
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=TIMEOUT_S)
+        connection = self._connection()
         try:
             connection.request(method, self.address.prefix + path, content, {**headers, **self._headers})
             response = connection.getresponse()

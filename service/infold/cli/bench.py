@@ -26,7 +26,7 @@ def command(
         str,
         typer.Argument(
             metavar="URL|REPOSITORY",
-            help="A running server of Open Inference Protocol v2 (http://host:port), or a model "
+            help="A running server of Open Inference Protocol v2 (http(s)://host:port), or a model "
             "repository, which is then served for the time being, and bare onnxruntime measured too.",
         ),
     ],
@@ -73,6 +73,14 @@ def command(
         list[str] | None,
         typer.Option(metavar="'NAME: VALUE'", help="Sent with every request; may be given several times."),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.pem", help="Believe certificates of these; default: the system's."),
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="A client certificate with its key.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Believe any certificate.")] = False,
     device: Annotated[
         str | None,
         typer.Option(metavar="cpu|cuda|auto", help="What runs the models of a repository; default: cpu."),
@@ -87,6 +95,7 @@ def command(
     Every answer is compared with one taken before the load; a wrong one makes the exit code 1.
     """
     from infold.bench import Plan, Timing, bench
+    from infold.rest.access.client_tls import ClientTls
 
     sampled = sampling(samples, shape)
     plan = Plan(
@@ -105,6 +114,7 @@ def command(
         rows,
         tuple(_header(text) for text in header or ()),
         _device(device),
+        ClientTls(ca, insecure, cert),
     )
     check_targets(csv, plot)
     with progress_line(quiet) as progress:

@@ -30,6 +30,22 @@ def command(
     load_model: Annotated[
         list[str] | None, typer.Option(help="With explicit, a model to load at the start; '*' is all.")
     ] = None,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Keys of callers (infold key new); default: all may call."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Serve HTTPS with this certificate.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Its private key; default: in the same file.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Take only clients with a certificate of these.")
+    ] = None,
+    observe_port: Annotated[
+        int | None, typer.Option(help="Metrics and docs on a port of their own; 0 takes a free one.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="Default: info.")
     ] = None,
@@ -50,6 +66,11 @@ def command(
         cache_dir=cache_dir,
         model_control=model_control,
         load_models=load_model or None,
+        api_keys=api_keys,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        observe_port=observe_port,
         log_level=log_level,
     )
     logs.configure(settings.log_level)
@@ -60,14 +81,17 @@ def command(
     run(settings, announce=lambda line: print(line, flush=True))
 
 
-def worker_command(listener: int, shares: int, channel: int) -> None:
+def worker_command(
+    listener: int, shares: int, channel: int, second: Annotated[int | None, typer.Argument()] = None
+) -> None:
     """One process of a service of several; started by `infold serve` alone.
 
     Args:
         listener: Descriptor of the listening socket.
         shares: Descriptor of the memory in which workers show how busy they are.
         channel: Descriptor of the channel to the supervisor.
+        second: Descriptor of the second port's listening socket.
     """
     from infold.rest.worker import work
 
-    raise typer.Exit(work(listener, shares, channel))
+    raise typer.Exit(work(listener, shares, channel, second))

@@ -18,21 +18,21 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infold import __version__
 from infold.errors import InfoldError
+from infold.logs import request_id
 from infold.rest.docs_page import OPENAPI_VERSION, add_docs_page
 from infold.rest.health_routes import add_health
 from infold.rest.openapi import Document
 from infold.rest.peers import Peers
-from infold.rest.problems import Problems, error_body, headers_of
+from infold.rest.problems import Problems, error_body, headers_of, unknown_body
 from infold.rest.repository_routes import add_repository
 from infold.rest.service import Service, edge_of
 from infold.rest.unserved import add_unserved
 from infold.rest.v1_routes import add_v1
 from infold.rest.v2_routes import add_v2
-from infold.rest.wire import Edge
 from infold.runtime import Placement, choose_device
 from infold.settings import Settings
 
@@ -46,7 +46,7 @@ JSON = "application/json"
 class App(FastAPI):
     """FastAPI with our edge around all of it: requests that carry tensors skip its own layers."""
 
-    edge: Edge
+    edge: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -135,6 +135,11 @@ def _add_problem_handlers(app: FastAPI, problems: Problems) -> None:
         elif failure.status_code == 405:
             detail = f"{request.method} is not allowed on {request.url.path}"
         return Response(error_body(str(detail)), failure.status_code, failure.headers, JSON)
+
+    @app.exception_handler(Exception)
+    async def unknown(_: Request, failure: Exception) -> Response:
+        del failure  # raised on, to the edge, which logs it
+        return Response(unknown_body(request_id.get()), 500, None, JSON)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, failure: RequestValidationError) -> Response:

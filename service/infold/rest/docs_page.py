@@ -7,9 +7,11 @@ import re
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
+from starlette.datastructures import URL
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
+from infold.rest.access.guard import MAIN_PORT
 from infold.rest.model_example import SERVER
 from infold.rest.openapi import Document
 
@@ -38,9 +40,11 @@ def add_docs_page(app: FastAPI, document: Document) -> None:
     @app.get(OPENAPI_URL, include_in_schema=False)
     async def openapi(request: Request) -> Response:
         text = await document.text()
-        address = str(request.base_url).rstrip("/")
+        address = str(_address_of(request)).rstrip("/")
         if SANE_ADDRESS.fullmatch(address):
             text = text.replace(SERVER.encode(), address.encode())
+            if MAIN_PORT in request.scope:  # else the page calls where it came from
+                text = b'{"servers":[{"url":"%s"}],' % address.encode() + text[1:]
         return Response(text, media_type="application/json")
 
     @app.get("/docs", include_in_schema=False)
@@ -53,3 +57,9 @@ def add_docs_page(app: FastAPI, document: Document) -> None:
             swagger_favicon_url=f"{ASSETS}/favicon-32x32.png",
             swagger_ui_parameters=PAGE,
         )
+
+
+def _address_of(request: Request) -> URL:
+    """Where the calls go that the page shows: to the main port, also where the page comes from another."""
+    port = request.scope.get(MAIN_PORT)
+    return request.base_url if port is None else request.base_url.replace(port=port)

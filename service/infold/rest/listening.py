@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from infold.errors import ConfigError
 from infold.settings import Settings
 
-__all__ = ["BACKLOG", "listen", "serving_line"]
+__all__ = ["BACKLOG", "listen", "listen_everywhere", "serving_line"]
 
 BACKLOG = 2048
 
@@ -19,17 +19,42 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         ConfigError: The address cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _listen(settings.host, settings.port)
+
+
+def listen_everywhere(settings: Settings) -> list[socket.socket]:
+    """As `listen`; behind it the second port, if there is one.
+
+    Raises:
+        ConfigError: One of the addresses cannot be listened on.
+    """
+    main = listen(settings)
+    if settings.observe_port is None:
+        return [main]
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return [main, _listen(settings.host, settings.observe_port)]
+    except ConfigError:
+        main.close()
+        raise
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as failure:
-        place = f"{settings.host}:{settings.port}"
+        place = f"{host}:{port}"
         raise ConfigError(place, f"cannot listen here: {failure.strerror or failure}") from failure
 
 
-def serving_line(models: Sequence[str], listener: socket.socket) -> str:
+def serving_line(models: Sequence[str], listeners: Sequence[socket.socket], scheme: str = "http") -> str:
     """The line that tells that requests are answered, and where."""
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    urls = [f"{scheme}://{_shown(listener)}" for listener in listeners]
     names = ", ".join(models) or "no models"
-    return f"infold serves {names} on http://{shown}:{port} (docs at /docs)"
+    docs = "/docs" if len(urls) == 1 else f"{urls[1]}/docs"
+    return f"infold serves {names} on {urls[0]} (docs at {docs})"
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -13,25 +13,30 @@ import orjson
 from infold.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    CertificateMissingError,
     DeadlineExceededError,
     InfoldError,
     InvalidInputError,
+    KeyRefusedError,
     LoadError,
     MalformedBodyError,
     ModelControlError,
     ModelNotFoundError,
     ModelNotReadyError,
     NotServedError,
+    OtherPortError,
     OverloadedError,
     QueueFullError,
     QueueTooLongError,
+    QuotaExceededError,
     RequestError,
+    ScopeMissingError,
     SessionError,
     UnsupportedCodingError,
     UnsupportedMediaError,
 )
 
-__all__ = ["Problems", "error_body", "headers_of", "our_words", "status_of"]
+__all__ = ["Problems", "error_body", "headers_of", "our_words", "status_of", "unknown_body"]
 
 # Status and text for an error, of a request for that model.
 Problems = Callable[[InfoldError, str | None], tuple[int, str]]
@@ -41,11 +46,16 @@ STATUS: dict[type[Exception], int] = {
     InvalidInputError: 400,
     MalformedBodyError: 400,
     LoadError: 400,
+    KeyRefusedError: 401,
     ModelControlError: 403,
+    ScopeMissingError: 403,
+    CertificateMissingError: 403,
     ModelNotFoundError: 404,
+    OtherPortError: 404,
     BodyTimeoutError: 408,
     BodyTooLargeError: 413,
     UnsupportedMediaError: 415,
+    QuotaExceededError: 429,
     NotServedError: 501,
     ModelNotReadyError: 503,
     QueueFullError: 503,
@@ -72,7 +82,9 @@ def our_words(failure: InfoldError, model: str | None) -> tuple[int, str]:
 
 def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:
     """Headers that go with an error."""
-    if isinstance(failure, QueueFullError | OverloadedError | QueueTooLongError):
+    if isinstance(failure, KeyRefusedError):
+        return [(b"www-authenticate", b"Bearer")]
+    if isinstance(failure, QueueFullError | OverloadedError | QueueTooLongError | QuotaExceededError):
         return [(b"retry-after", str(math.ceil(failure.retry_after_s)).encode())]
     if isinstance(failure, ModelNotReadyError):
         return [(b"retry-after", b"1")]
@@ -86,3 +98,8 @@ def error_body(text: str) -> bytes:
     if len(text) > LONGEST_TEXT:
         text = f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
     return orjson.dumps({"error": text.encode("utf-8", "replace").decode()})
+
+
+def unknown_body(identity: str) -> bytes:
+    """The body for what nobody expected: where it is told, and nothing of what it is."""
+    return error_body(f"internal error; the server's log has it under request id {identity}")

@@ -9,17 +9,18 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from infold.errors import InfoldError
+from infold.rest.access.start import scheme_of, tell_what_others_may
 from infold.rest.bounds import Bounds
 from infold.rest.connection import Connection
 from infold.rest.late import LateApp
-from infold.rest.listening import BACKLOG, listen, serving_line
+from infold.rest.listening import BACKLOG, listen_everywhere, serving_line
 from infold.rest.service import Service, edge_of
 from infold.runtime import choose_device
 from infold.settings import Settings
@@ -51,8 +52,8 @@ def config_of(app: ASGIApp, settings: Settings, bounds: Bounds | None = None) ->
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=type("BoundedConnection", (Connection,), {"bounds": bounds or Bounds.of(settings)}),
-        ws="none",
+        http=type("BoundedConnection", (_kind(settings),), {"bounds": bounds or Bounds.of(settings)}),
+        ws="none",  # nothing here speaks it, and it would come in without being asked for a key
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -62,6 +63,24 @@ def config_of(app: ASGIApp, settings: Settings, bounds: Bounds | None = None) ->
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
+
+
+def _kind(settings: Settings) -> type[Connection]:
+    """What connections are."""
+    if settings.tls_cert is None:
+        return Connection
+    from infold.rest.access.secured import SecuredConnection
+
+    return SecuredConnection
+
+
+def _server(config: uvicorn.Config, settings: Settings, listeners: Sequence[socket.socket]) -> Server:
+    """One that lets the loop take connections; with TLS, one that takes each with what holds by then."""
+    if settings.tls_cert is None:
+        return Server(config)
+    from infold.rest.access.secured_server import SecuredServer
+
+    return SecuredServer(config, settings, listeners)
 
 
 async def start(service: Service) -> None:
@@ -125,17 +144,19 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         announce: Told one line once requests are answered, and one line before.
 
     Raises:
-        ConfigError: The address cannot be listened on.
+        ConfigError: The address cannot be listened on, or a setting of who may come in makes no sense.
         DeviceError, SessionError, RepositoryError: As `choose_device` and `start`.
     """
+    tell_what_others_may(settings)
     placement = choose_device(settings.device)
     announce(f"infold runs models on {placement.device} ({placement.why})")
     service = Service(settings, placement)
     behind = described_late(service)
-    listener = listen(settings)
-    config = config_of(edge_of(service, behind), settings, service.bounds)
+    listeners = listen_everywhere(settings)
+    config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
+    server = _server(config, settings, listeners)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(Server(config), service, behind, listener, announce))
+        runner.run(_run(server, service, behind, listeners, announce))
 
 
 def described_late(service: Service) -> LateApp:
@@ -155,7 +176,7 @@ async def _run(
     server: Server,
     service: Service,
     behind: LateApp,
-    listener: socket.socket,
+    listeners: list[socket.socket],
     announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -171,9 +192,10 @@ async def _run(
     try:
         await start(service)
     except InfoldError:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         raise
-    announce(serving_line(service.models.models(), listener))
+    announce(serving_line(service.models.models(), listeners, scheme_of(service.settings)))
     behind.begin()
-    await server.serve([listener])
+    await server.serve(listeners)
     await leave(service)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ from infold.errors import (
 )
 from infold.logs import request_id
 from infold.rest import tracing, v1, v2
+from infold.rest.access.cors import open_to
+from infold.rest.access.guard import guard_of
 from infold.rest.bounds import Bounds
 from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start, rejected_at_start
@@ -323,14 +326,20 @@ class Service:
         return self.metrics.of_model(servable.version.name, servable.version.number)
 
 
-def edge_of(service: Service, behind: ASGIApp) -> Edge:
+def edge_of(service: Service, behind: ASGIApp, listeners: Sequence[socket.socket] = ()) -> ASGIApp:
     """The whole service as an ASGI app.
 
     Args:
         service: What it works on.
         behind: Serves what carries no tensors.
+        listeners: Where it listens, the main port first; empty where somebody else does.
+
+    Raises:
+        ConfigError: A setting that says who may come in makes no sense.
     """
-    return Edge(behind, service.metrics, service.endpoints, service.spans)
+    guard = guard_of(service.settings, listeners)
+    edge = Edge(behind, service.metrics, service.endpoints, service.spans, guard)
+    return open_to(service.settings.cors_origins, edge)
 
 
 # JSON of this length is read in the time it takes to wake another thread.

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from infold.errors import ConfigError, InfoldError, WorkerError
+from infold.rest.access.start import scheme_of, tell_what_others_may
 from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Message, Ready
-from infold.rest.listening import listen, serving_line
+from infold.rest.listening import listen_everywhere, serving_line
 from infold.rest.peers import Exchange
 from infold.rest.shares import Shares, open_shares
 from infold.settings import Settings
@@ -74,14 +75,18 @@ def supervise(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: The address cannot be listened on, or a worker said so of a setting.
         WorkerError: A worker could not start, or died while it drained.
     """
-    with listen(settings) as listener:
-        asyncio.run(_Supervisor(settings, listener, announce).run())
+    tell_what_others_may(settings)
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in listen_everywhere(settings)]
+        asyncio.run(_Supervisor(settings, listeners, announce).run())
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, listeners: list[socket.socket], announce: Callable[[str], None]
+    ) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._announce = announce
         self._places = [_Place(worker) for worker in range(settings.workers)]
         self._draining = asyncio.Event()
@@ -114,7 +119,8 @@ class _Supervisor:
             os._exit(1)
         self._grace_s = self._settings.grace_s if number == signal.SIGTERM else 0.0
         self._draining.set()
-        self._listener.close()  # so that nobody queues where nobody answers
+        for listener in self._listeners:
+            listener.close()  # so that nobody queues where nobody answers
         for place in self._places:
             if place.channel is not None:
                 place.channel.send(Drain(self._grace_s))
@@ -145,7 +151,8 @@ class _Supervisor:
         """One process from its start to its end; its exit code."""
         ours, theirs = socket.socketpair()
         with theirs:
-            shared = (self._listener.fileno(), self._shares_fd, theirs.fileno())
+            main, *second = (listener.fileno() for listener in self._listeners)
+            shared = (main, self._shares_fd, theirs.fileno(), *second)
             # Where this process does not look for modules in the current folder, its workers do not.
             safe = () if os.getcwd() in sys.path else ("-P",)
             command = (sys.executable, *safe, "-m", "infold", "worker", *map(str, shared))
@@ -199,7 +206,7 @@ class _Supervisor:
             return
         self._is_announced = True
         self._announce(f"infold runs models on {ready.device}")
-        self._announce(serving_line(ready.models, self._listener))
+        self._announce(serving_line(ready.models, self._listeners, scheme_of(self._settings)))
 
 
 def _start_error(place: _Place, cause: str) -> InfoldError:

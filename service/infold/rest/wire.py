@@ -17,19 +17,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infold.errors import (
     AbandonedError,
+    AccessError,
     BodyTimeoutError,
     BodyTooLargeError,
     InfoldError,
 )
 from infold.logs import AccessLog, request_id
+from infold.rest.access.audit import write_down
+from infold.rest.access.scopes import is_order, routed_path
 from infold.rest.compression import Coding, coding_of, compress, inflate, inflate_at_once, wish_of
 from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
 from infold.rest.in_flight import InFlight
 from infold.rest.metrics import Metrics
-from infold.rest.problems import Problems, error_body, headers_of, our_words
+from infold.rest.problems import Problems, error_body, headers_of, our_words, unknown_body
 from infold.rest.tracing import begin
 
 if TYPE_CHECKING:
+    from infold.rest.access.guard import Guard
     from infold.rest.spans import Spans
 
 __all__ = ["LABEL", "Edge", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
@@ -304,6 +308,7 @@ class Edge:
         metrics: Told of each answer.
         endpoints: For POST.
         spans: Makes spans; None where nobody wants them.
+        guard: Says who may come in; None lets everybody.
     """
 
     def __init__(
@@ -312,9 +317,11 @@ class Edge:
         metrics: Metrics,
         endpoints: Sequence[Endpoint] = (),
         spans: Spans | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._app = app
         self._spans = spans
+        self._guard = guard
         self._metrics = metrics
         self._endpoints = endpoints
         self._access = AccessLog("infold.access")
@@ -333,13 +340,17 @@ class Edge:
         token = request_id.set(identity)
         trace = begin(scope, headers_by_name(scope), self._spans)
         route, status, sent_bytes = "unmatched", 0, 0
+        is_asked_to_obey = False
         try:
+            if self._guard is not None:
+                self._guard.check(scope)
             if method == "POST" and (found := self._endpoint(path)) is not None:
                 endpoint, model, model_version = found
                 route = endpoint.route
                 headers = [(b"x-request-id", identity.encode())]
                 status, sent_bytes = await endpoint.serve(model, model_version, scope, receive, send, headers)
             else:
+                is_asked_to_obey = is_order(method, routed_path(scope))
                 answer = _Answer(send, identity)
                 try:
                     await self._app(scope, receive, answer.send)
@@ -348,6 +359,10 @@ class Edge:
                     status, sent_bytes = answer.status, answer.sent_bytes
         except ClientGone:
             status = 499
+        except AccessError as refusal:
+            self._metrics.refused(refusal)
+            route, is_asked_to_obey = "refused", is_order(method, routed_path(scope))
+            status, sent_bytes = await _turned_away(refusal, receive, _Answer(send, identity).send)
         except Exception as failure:
             log.exception("request failed")
             self._metrics.refused(failure)
@@ -355,13 +370,14 @@ class Edge:
                 trace.failed(failure)
             if status == 0:
                 status = 500
-                text = f"internal error; the server's log has it under request id {identity}"
-                sent_bytes = await respond(_Answer(send, identity).send, 500, (error_body(text),))
+                sent_bytes = await respond(_Answer(send, identity).send, 500, (unknown_body(identity),))
         finally:
             seconds = time.perf_counter() - started
             self._metrics.answered(route, method, status or 499, seconds)
             traced = "" if trace is None else trace.trace_id
             self._access.line(method, path, status or 499, seconds, sent_bytes, identity, traced)
+            if is_asked_to_obey:
+                write_down(scope, status or 499)
             if trace is not None:
                 trace.end(method, route, status or 499, seconds)
                 trace.leave()
@@ -385,6 +401,15 @@ class Edge:
                 labels = found.groups()[2:]  # a version may have a name instead of a number
                 return endpoint, found[1], LABEL + labels[0] if labels and labels[0] else found[2]
         return None
+
+
+async def _turned_away(refusal: AccessError, receive: Receive, send: Send) -> tuple[int, int]:
+    """Answer with a refusal; what is still to come of the request is not waited for."""
+    status, text = our_words(refusal, None)
+    headers = headers_of(refusal)
+    if come_body(receive) is None:
+        headers.append((b"connection", b"close"))
+    return status, await respond(send, status, (error_body(text),), headers=headers)
 
 
 class _Answer:

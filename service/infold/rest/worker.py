@@ -19,6 +19,9 @@ import uvloop
 
 from infold import logs
 from infold.errors import InfoldError
+from infold.rest.access.handshake import shake_hands, shaken_or_gone
+from infold.rest.access.second_door import SecondDoor
+from infold.rest.access.tls import Certificates, certificates_of
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
@@ -50,6 +53,8 @@ class WorkerServer(Server):
         worker: Which of them this is.
         shares: What they hold.
         on_ready: Called once connections are taken.
+        second: The second port, listening and shared as well.
+        certificates: For TLS.
     """
 
     def __init__(
@@ -59,8 +64,12 @@ class WorkerServer(Server):
         worker: int,
         shares: Shares,
         on_ready: Callable[[], None],
+        second: socket.socket | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         super().__init__(config)
+        self._certificates = certificates
+        self._second = None if second is None else SecondDoor(second, self._take_second)
         self._listener = listener
         self._worker = worker
         self._shares = shares
@@ -73,6 +82,8 @@ class WorkerServer(Server):
         self._listener.setblocking(False)
         self._show_share()
         self._wait_for_one()
+        if self._second is not None:
+            self._second.open()
         self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
@@ -85,6 +96,10 @@ class WorkerServer(Server):
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._shares.leave(self._worker)
+        if self._second is not None:
+            self._second.close()
+        if self._certificates is not None:
+            await shaken_or_gone(self._accepting)
         await asyncio.gather(*self._accepting, return_exceptions=True)
         await super().shutdown(sockets=[])
 
@@ -120,9 +135,21 @@ class WorkerServer(Server):
             loop.remove_reader(self._listener)
             loop.call_later(RETRY_S, self._accept_late)
             return
+        self._take(connection)
+
+    def _take_second(self, connection: socket.socket) -> None:
+        self._take(connection, is_second=True)
+
+    def _take(self, connection: socket.socket, *, is_second: bool = False) -> None:
         connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object]
         # The loop sets TCP_NODELAY; without it an answer of two segments would wait 40 ms.
-        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        if self._certificates is None:
+            task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        else:
+            context = self._certificates.context(is_second=is_second)
+            task = loop.create_task(shake_hands(self._protocol, connection, context))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
         self._show_share()
@@ -134,26 +161,27 @@ class WorkerServer(Server):
         return protocol
 
 
-def work(listener_fd: int, shares_fd: int, channel_fd: int) -> int:
+def work(listener_fd: int, shares_fd: int, channel_fd: int, second_fd: int | None = None) -> int:
     """Answer requests until told to drain, or until the supervisor is gone.
 
     Args:
         listener_fd: The socket all workers share, listening.
         shares_fd: The memory in which they show what they hold.
         channel_fd: This worker's end of its channel.
+        second_fd: The second port, as the first.
 
     Returns:
         The exit code; a start that fails is told over the channel.
     """
-    for descriptor in (listener_fd, shares_fd, channel_fd):
+    listening = [listener_fd] if second_fd is None else [listener_fd, second_fd]
+    for descriptor in (*listening, shares_fd, channel_fd):
         os.set_inheritable(descriptor, False)  # or a child of ours would hold them open
+    listeners = [socket.socket(fileno=descriptor) for descriptor in listening]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(
-            _work(socket.socket(fileno=listener_fd), shares_fd, socket.socket(fileno=channel_fd))
-        )
+        return runner.run(_work(listeners, shares_fd, socket.socket(fileno=channel_fd)))
 
 
-async def _work(listener: socket.socket, shares_fd: int, connected: socket.socket) -> int:
+async def _work(listeners: list[socket.socket], shares_fd: int, connected: socket.socket) -> int:
     # Ctrl-C reaches every process of the terminal; what it means is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = await Channel.over(connected)
@@ -163,7 +191,7 @@ async def _work(listener: socket.socket, shares_fd: int, connected: socket.socke
     settings = Settings(**hello.settings)  # type: ignore[arg-type] # pydantic checks them
     logs.configure(settings.log_level, worker=hello.worker)
     try:
-        await _serve(hello, settings, listener, Shares(shares_fd, settings.workers), channel)
+        await _serve(hello, settings, listeners, Shares(shares_fd, settings.workers), channel)
     except InfoldError as failure:
         channel.send(Failed.of(failure))
         await channel.flush()
@@ -172,7 +200,7 @@ async def _work(listener: socket.socket, shares_fd: int, connected: socket.socke
 
 
 async def _serve(
-    hello: Hello, settings: Settings, listener: socket.socket, shares: Shares, channel: Channel
+    hello: Hello, settings: Settings, listeners: list[socket.socket], shares: Shares, channel: Channel
 ) -> None:
     placement = choose_device(settings.device)
     peers = Peers(hello.worker, settings.workers, channel.send, hello.earlier)
@@ -185,8 +213,10 @@ async def _serve(
         channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
         behind.begin()
 
-    config = config_of(edge_of(service, behind), settings, service.bounds)
-    server = WorkerServer(config, listener, hello.worker, shares, ready)
+    config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
+    main, second = listeners[0], listeners[1] if len(listeners) > 1 else None
+    certificates = certificates_of(settings)
+    server = WorkerServer(config, main, hello.worker, shares, ready, second, certificates)
 
     def drain(grace_s: float) -> None:
         begin_to_leave(server, service, grace_s)
