@@ -56,18 +56,26 @@ def test_threads_do_not_lose_a_byte() -> None:
     """Some grow while others end."""
     counts = InFlight(10**9)
 
-    def work() -> None:
-        for _ in range(2000):
-            request: dict[str, Any] = {}
-            for size in (1, 3, 7):
-                counts.hold(request, size)
-            counts.give_back(request)
+    growing: list[dict[str, Any]] = [{} for _ in range(4)]
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    def grow(request: dict[str, Any]) -> None:
+        for size in range(3000):
+            counts.hold(request, size)
+        counts.end_growth()
+
+    threads = [threading.Thread(target=grow, args=(each,)) for each in growing]
+    for thread in threads:
+        counts.begin_growth()
+        thread.start()
+    for _ in range(3000):
+        request: dict[str, Any] = {}
+        counts.hold(request, 5)
+        counts.give_back(request)
+    for thread in threads:
+        thread.join()
+    assert counts.held_bytes == 4 * 2999
+    for each in growing:
+        counts.give_back(each)
     assert counts.held_bytes == 0
 
 

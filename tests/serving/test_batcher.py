@@ -229,6 +229,45 @@ async def test_a_caller_that_leaves_ends_the_run_that_was_for_it_alone(runners: 
     await subject.close()
 
 
+async def test_a_run_of_several_ends_once_all_of_them_have_left(runners: Runners[Any]) -> None:
+    """Not before: until then somebody waits for it."""
+    begun_with: list[Stop | None] = []
+
+    class Watched(FakeModel):
+        def __call__(
+            self, tensors: Tensors, outputs: Sequence[str] | None, stop: Stop | None
+        ) -> dict[str, Array]:
+            begun_with.append(stop)
+            return super().__call__(tensors, outputs, stop)
+
+    model = Watched()
+    model.gate.clear()
+    subject = batcher(runners, model)
+    busy = asyncio.create_task(subject.answer(row(1)))
+    await settle()
+    await begun(subject)
+    tasks = [asyncio.create_task(subject.answer(row(value))) for value in (2, 3, 4)]
+    await settle()
+    second = threading.Event()
+    model.gate, first = second, model.gate
+    first.set()
+    await busy
+    await begun(subject)
+    while len(begun_with) < 2:
+        await asyncio.sleep(0.001)
+    stop = begun_with[1]
+    assert stop is not None
+    for task, is_ended in zip(tasks, (False, False, True), strict=True):
+        task.cancel()
+        await settle()
+        assert stop.native.terminate is is_ended
+    second.set()
+    while len(model.batches) < 2:
+        await asyncio.sleep(0.001)
+    assert model.batches == [1, 3]
+    await subject.close()
+
+
 async def test_runs_are_filled_up_to_the_sizes_that_repeat(runners: Runners[Any]) -> None:
     """Whoever asked sees none of it."""
     model = FakeModel()

@@ -92,6 +92,7 @@ async def test_a_timeout_that_cannot_be_kept_is_refused_as_soon_as_it_is_read(
     else:
         await settle()
         late.cancel()
+        await settle()
     model.gate.set()
     await asyncio.gather(*tasks)
     assert sum(model.batches) == 3

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -29,6 +28,7 @@ from infold.rest.long_body import KEY, ClientGone, LongBody, long_body
 from infold.rest.patience import Late, Patience
 from infold.rest.problems import error_body
 from infold.rest.turned_away import TurnedAway
+from infold.rest.unread import cut_off, unread_bytes
 
 __all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "tensors_at", "written_at_once"]
 
@@ -208,13 +208,14 @@ class Connection(HttpToolsProtocol):
         """What has come is no request yet: uvicorn's timer has stopped, so another one must run."""
         if cycle is not None and cycle.scope is self.scope and cycle.more_body:
             return  # the rest of a request that is answered
+        self._patience.rest_since = None
         if self._patience.head_since is None and not self.transport.is_closing():
             self._patience.head_since = self.loop.time()
             self._look_in_time()
 
     def _wait_for_reading(self) -> None:
         """The client has something to read, if it has not read all of it."""
-        if unread := self._unread_bytes():
+        if unread := unread_bytes(self.transport):
             self._patience.wait_for_reading(self.loop.time(), unread)
             self._look_in_time()
 
@@ -223,11 +224,6 @@ class Connection(HttpToolsProtocol):
         """A request before the one that is not here yet waits for its answer."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
-
-    def _unread_bytes(self) -> int:
-        with suppress(RuntimeError):  # closed already
-            return self.transport.get_write_buffer_size()
-        return 0
 
     def _look_in_time(self) -> None:
         """Look at the clock when the next thing is due; often it has happened by then."""
@@ -242,10 +238,12 @@ class Connection(HttpToolsProtocol):
     def _look(self) -> None:
         self._timer = None
         patience, now = self._patience, self.loop.time()
-        match patience.late(now, self._unread_bytes()):
+        if self.transport.is_closing():  # nothing more is read
+            patience.head_since = patience.rest_since = None
+        match patience.late(now, unread_bytes(self.transport)):
             case Late.READING:
                 self.bounds.refuse("write_timeout")
-                self.transport.abort()
+                cut_off(self.transport)
                 return
             case Late.HEAD if self._is_answering:
                 patience.head_since = now  # an earlier request comes first

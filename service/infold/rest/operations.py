@@ -76,8 +76,8 @@ MEANINGS = {
     "408": "The body did not come in time.",
     "413": "The body is too large.",
     "415": "The body is of a type or compressed in a way that is not served.",
-    "503": "The model is not ready, or its queue is full.",
-    "504": "The answer did not come in time.",
+    "503": "The model is not ready, its queue is full, or the service holds as much as it may.",
+    "504": "The answer did not come in time, or would not.",
 }
 # What `errors` refers to.
 RESPONSES = {

@@ -147,17 +147,24 @@ async def _inflated(
     body: bytes | memoryview, coding: Coding, limit_bytes: int, scope: Scope, in_flight: InFlight | None
 ) -> bytes | memoryview:
     """What a body was before; others are served while a long one is inflated."""
-    grows = _nothing if in_flight is None else partial(in_flight.hold, scope)
     if len(body) <= AT_ONCE_BYTES:
         found = inflate_at_once(body, coding, limit_bytes)
         if found is not None:
-            grows(len(found))
+            if in_flight is not None:
+                in_flight.hold(scope, len(found))
             return found
-    return await asyncio.to_thread(inflate, body, coding, limit_bytes, tensors_at(scope[HEADERS]), grows)
+    known = body, coding, limit_bytes, tensors_at(scope[HEADERS])
+    if in_flight is None:
+        return await asyncio.to_thread(inflate, *known)
 
+    def counted() -> memoryview:
+        try:
+            return inflate(*known, partial(in_flight.hold, scope))
+        finally:
+            in_flight.end_growth()
 
-def _nothing(size: int) -> None:
-    """Nobody counts."""
+    in_flight.begin_growth()
+    return await asyncio.to_thread(counted)
 
 
 async def _read_parts(scope: Scope, receive: Receive, limit_bytes: int, in_flight: InFlight | None) -> bytes:

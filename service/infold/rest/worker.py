@@ -22,6 +22,7 @@ from infold.errors import InfoldError
 from infold.rest.access.handshake import shake_hands, shaken_or_gone
 from infold.rest.access.second_door import SecondDoor
 from infold.rest.access.tls import Certificates, certificates_of
+from infold.rest.bounds import Bounds
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
@@ -122,7 +123,14 @@ class WorkerServer(Server):
         if self._listener.fileno() < 0:  # closed meanwhile
             return
         self._wait_for_one()
-        self._accept()
+        if not self._is_full or self._shares.is_turn_of(self._worker):
+            self._accept()  # or else one of the others has room
+
+    @property
+    def _is_full(self) -> bool:
+        """Whoever comes now is turned away."""
+        bounds: Bounds = self.config.http.bounds  # type: ignore[union-attr]  # see `config_of`
+        return len(self.server_state.connections) + len(self._accepting) >= bounds.max_connections
 
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
