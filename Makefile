@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 SIZE   ?= 1
 
-.PHONY: help setup serve test fuzz check bench bench-serving bench-codec bench-folders clients frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders clients frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,10 +38,16 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.
-	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks and not clients and not fuzz"
+	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks and not clients and not fuzz and not faults"
 
 fuzz: $(VENV)/.dev    ## Ask a server what nobody should, and print what it leaves in memory (SIZE=0.1 in a hurry).
 	FUZZ_SIZE=$(SIZE) $(BIN)/python -m pytest -m fuzz tests/fuzz
+
+test-faults: $(VENV)/.dev ## Let everything go wrong under load, and check every answer (SIZE=0.1 in a hurry).
+	FAULTS_SIZE=$(SIZE) $(BIN)/python -m pytest -m faults tests/faults
+
+soak: $(VENV)/.dev    ## An hour of requests, swaps and bad clients; prints what a service takes, every minute.
+	SOAK_SIZE=$(SIZE) $(BIN)/python -m pytest -m faults tests/faults/test_soak.py
 
 check: $(VENV)/.dev   ## Lint, types, import contracts.
 	$(BIN)/ruff check .

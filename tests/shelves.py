@@ -30,7 +30,7 @@ class Shelf:
             name: Of the model.
             number: Of the version; what was there before is gone.
             factor: What it multiplies by.
-            more: `graph`, and nothing else.
+            more: `graph`, and whatever lies beside it by the names of files.
         """
         self._built += 1
         hidden = self.root / f".{self._built}"
@@ -39,6 +39,9 @@ class Shelf:
             (hidden / "model.onnx").write_bytes(more["graph"])
         else:
             onnx.save(scaled(factor), str(hidden / "model.onnx"))
+        for file, content in more.items():
+            if file != "graph":
+                (hidden / file).write_bytes(content)
         final = self.root / name / str(number)
         final.parent.mkdir(exist_ok=True)
         if final.is_dir():

@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from infold.errors import QueueFullError
 from infold.serving import BatchQueue, Ticket
@@ -88,63 +87,6 @@ def test_withdrawn_and_expired_requests_never_run() -> None:
     assert names(queue.take(2.0)) == ["alive"]
     assert not queue.withdraw(late)
     assert (len(queue), queue.rows) == (0, 0)
-
-
-class QueueMachine(RuleBasedStateMachine):
-    """Requests arrive, leave, expire and are taken in any order; nothing is lost or doubled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queue: BatchQueue[str] = BatchQueue(8, 0.5, 20)
-        self.now = 0.0
-        self.waiting: list[Ticket[str]] = []
-        self.count = 0
-
-    @rule(rows=st.integers(0, 9), key=st.sampled_from("xy"), patience=st.none() | st.floats(0.1, 3))
-    def arrive(self, rows: int, key: str, patience: float | None) -> None:
-        self.count += 1
-        deadline = None if patience is None else self.now + patience
-        new = ticket(str(self.count), rows, key, self.now, deadline)
-        held = sum(each.rows for each in self.waiting)
-        try:
-            self.queue.offer(new)
-        except QueueFullError:
-            assert self.waiting
-            assert held + rows > 20
-        else:
-            self.waiting.append(new)
-
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        if self.waiting:
-            chosen = data.draw(st.sampled_from(self.waiting))
-            assert self.queue.withdraw(chosen)
-            self.waiting.remove(chosen)
-
-    @rule(seconds=st.floats(0, 2))
-    def pass_time_and_take(self, seconds: float) -> None:
-        self.now += seconds
-        live = [t for t in self.waiting if t.deadline is None or t.deadline > self.now]
-        batch = self.queue.take(self.now)
-        self.waiting = [t for t in live if t not in batch]
-        if not batch:
-            return
-        assert batch[0] is live[0]
-        assert len({t.key for t in batch}) == 1
-        assert sum(t.rows for t in batch) <= 8 or len(batch) == 1
-        same_key = [t for t in live if t.key == batch[0].key]
-        assert batch == same_key[: len(batch)]
-        oldest_waited = self.now - live[0].arrived
-        assert oldest_waited >= 0.5 - 1e-9 or sum(t.rows for t in same_key) >= 8
-
-    @invariant()
-    def counts_what_waits(self) -> None:
-        assert len(self.queue) == len(self.waiting)
-        assert self.queue.rows == sum(each.rows for each in self.waiting)
-        assert (self.queue.due() is None) == (not self.waiting)
-
-
-TestQueueMachine = QueueMachine.TestCase
 
 
 @given(st.lists(st.integers(1, 8), max_size=30))

@@ -1,0 +1,89 @@
+"""Clients that take their time: a byte now, a byte then."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Iterator
+
+from faults.questions import BUSY, reason_of
+from faults.stage import Stage
+from fuzz.asking import Answer, answers_in
+
+__all__ = ["BODY_TIMEOUT_S", "slow_body", "slow_header", "slow_reader"]
+
+# What the service is told; a body must come within it.
+BODY_TIMEOUT_S = 3.0
+TIMEOUT_S = 30.0
+HEADER_S, BYTE_S = 2.0, 0.05
+HEAD = b"POST /v2/models/line/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
+READ = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def slow_header(stage: Stage) -> str:
+    """A request whose head comes byte by byte, without an end."""
+    drops = itertools.chain(HEAD % 10, itertools.cycle(b"x-slow: y\r\n"))
+    given = _dripped(stage, drops, HEADER_S)
+    # until a header's time is bounded: today a connection may take for ever over its first request
+    if given is None:
+        return "still listened to"
+    assert given.status in (0, 408), given
+    return "cut off" if given.status == 0 else "408"
+
+
+def slow_body(stage: Stage) -> str:
+    """A request whose body comes byte by byte: it is refused once its time is over."""
+    drops = itertools.cycle(b" ")
+    with _connected(stage) as slow:
+        slow.sendall(HEAD % 1000 + b"\r\n")
+        given = _drip(slow, drops, BODY_TIMEOUT_S + TIMEOUT_S)
+    assert given is not None and given.status in (408, *BUSY) and reason_of(given), given
+    return str(given.status)
+
+
+def slow_reader(stage: Stage) -> str:
+    """A client that asks for what is long, over and over, and reads none of it."""
+    with _connected(stage) as deaf:
+        deaf.settimeout(1.0)
+        try:
+            for _ in range(200):
+                deaf.sendall(READ * 2000)
+        except TimeoutError:
+            return "not read on"
+        except ConnectionError:
+            return "cut off"
+    return "taken in"
+
+
+def _dripped(stage: Stage, drops: Iterator[int], seconds: float) -> Answer | None:
+    with _connected(stage) as slow:
+        return _drip(slow, drops, seconds)
+
+
+def _drip(slow: socket.socket, drops: Iterator[int], seconds: float) -> Answer | None:
+    """What comes while drops are sent: an answer, status 0 where the connection is closed, or nothing."""
+    end, data = time.monotonic() + seconds, b""
+    slow.settimeout(BYTE_S)
+    while time.monotonic() < end:
+        try:
+            slow.sendall(bytes([next(drops)]))
+        except ConnectionError:
+            return Answer(0, {}, data)
+        try:
+            part = slow.recv(2**16)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return Answer(0, {}, data)
+        if not part:
+            return Answer(0, {}, data)
+        data += part
+        answers, _ = answers_in(data)
+        if answers:
+            return answers[0]
+    return None
+
+
+def _connected(stage: Stage) -> socket.socket:
+    return socket.create_connection(stage.host.address, timeout=TIMEOUT_S)
