@@ -21,8 +21,8 @@ from infold.serving import (
     Servable,
     SilentObserver,
     Work,
-    loading,
     manager,
+    preparing,
 )
 from infold.serving.loading import Loaded, load
 from shelves import Shelf
@@ -131,8 +131,8 @@ async def serving(
     served = Served(shelf, cache, asked, marker)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(manager, "load", served.load)
-        patched.setattr(loading, "MEASURE_S", 0.0)
-        patched.setattr(loading, "QUIET", 0.0)
+        patched.setattr(preparing, "MEASURE_S", 0.0)
+        patched.setattr(preparing, "QUIET", 0.0)
         try:
             yield served
         finally:

@@ -18,7 +18,7 @@ from infold.runtime import (
     SessionConfig,
     ShadowConfig,
 )
-from infold.runtime.model_config import parse_config
+from infold.runtime.model_config import GoldenConfig, parse_config
 from infold.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,6 +51,7 @@ def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
         "classification": Classification(),
         "canary": Canary(),
         "shadow": ShadowConfig(),
+        "golden": GoldenConfig(),
     }
     assert {*expected, *sections} == {field.name for field in dataclasses.fields(ModelConfig)}
     for section, defaults in sections.items():

@@ -12,6 +12,7 @@ InfoldError
 ├── ProofError             folded and unfolded do not agree
 │   └── NothingToProveError    ... because the unfolded side alone gives nothing to agree with
 ├── DisagreementError      a model that answers otherwise when it is run otherwise
+├── GoldenError            a version that does not answer as its golden samples say
 ├── ConfigError            a setting, a flag or a model's configuration that makes no sense
 ├── RepositoryError        a model repository that cannot be listed
 ├── ServerError            another server that cannot be reached, or answers what it should not
@@ -69,6 +70,7 @@ __all__ = [
     "DeviceError",
     "DisagreementError",
     "FrameworkError",
+    "GoldenError",
     "HalfInJsonError",
     "InfoldError",
     "InvalidInputError",
@@ -184,6 +186,15 @@ class DisagreementError(InfoldError):
         self.model = model
         self.detail = detail
         super().__init__(f"{model}: {detail}")
+
+
+class GoldenError(InfoldError):
+    """A version does not answer as its golden samples say, or they do not fit it; names the number."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        self.place = place
+        self.detail = detail
+        super().__init__(f"{place}: {detail}")
 
 
 class ConfigError(InfoldError):

@@ -98,6 +98,15 @@ class Settings(BaseSettings):
         BeforeValidator(_from_json),
         Field(description="With `explicit`, names loaded at the start, as a JSON list; `*` is all."),
     ] = ()
+    load_trial: Annotated[
+        bool, Field(description="Whether a version is first loaded in a child process that is thrown away.")
+    ] = True
+    load_timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds that child is given before the version has failed.")
+    ] = 600.0
+    load_memory_bytes: Annotated[
+        int, Field(ge=0, description="Memory it may take, in bytes; 0 leaves it to the size of the model.")
+    ] = 0
     server_name: Annotated[
         str,
         Field(description="The name `/v2` answers; by default `infold`, with `triton_compat` `triton`."),

@@ -153,7 +153,7 @@ async def test_a_failure_is_told_though_nobody_asks(caplog: pytest.LogCaptureFix
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     """One that has no models."""
     monkeypatch.setattr(gc, "freeze", lambda: None)  # what these tests leave behind is not for ever
-    settings = Settings(repository=tmp_path, cache_dir=tmp_path / "cache")
+    settings = Settings(repository=tmp_path, cache_dir=tmp_path / "cache", load_trial=False)
     return Service(settings, Placement(Device.CPU, "asked for"))
 
 

@@ -34,7 +34,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         text = f"echo ({kind}[n] x) => ({kind}[n] y) {{ y = Identity(x) }}"
         proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
         onnx.save(proto, str(folder / "model.onnx"))
-    app = create_app(Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache"))
+    app = create_app(Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache", load_trial=False))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as opened,

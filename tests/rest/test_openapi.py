@@ -45,7 +45,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def app(models: Path) -> AsyncIterator[App]:
-    made = create_app(Settings(repository=models, cache_dir=models.parent / "cache"))
+    made = create_app(Settings(repository=models, cache_dir=models.parent / "cache", load_trial=False))
     async with made.router.lifespan_context(made):
         yield made
 
@@ -130,7 +130,7 @@ async def test_the_document_is_written_once_for_what_is_loaded(
 async def test_a_service_without_models_has_a_valid_document(tmp_path: Path) -> None:
     """The paths for any model are there, without examples."""
     (tmp_path / "none").mkdir()
-    app = create_app(Settings(repository=tmp_path / "none", cache_dir=tmp_path / "cache"))
+    app = create_app(Settings(repository=tmp_path / "none", cache_dir=tmp_path / "cache", load_trial=False))
     async with app.router.lifespan_context(app):
         found = app.openapi()
     OpenAPIV30SpecValidator(found).validate()

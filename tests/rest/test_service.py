@@ -57,7 +57,9 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
         onnx.save(model(f"{name} {ends} {{ {computed} }}"), str(folder / "1/model.onnx"))
         (folder / "model.toml").write_text(toml)
         (folder / "labels.txt").write_text("left\nmiddle\nright\n")
-    made = create_app(Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache"))
+    made = create_app(
+        Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache", load_trial=False)
+    )
     async with made.router.lifespan_context(made):
         yield made
 

@@ -210,7 +210,9 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
         '[session]\nruns = 1\nwide = "never"\ninline = "never"\n[batching]\nmax_rows = 1\ncapacity_rows = 1\n'
     )
     (slow_model(tmp_path / "models") / "slow/model.toml").write_text(toml)
-    settings = Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache", max_body_bytes=4096)
+    settings = Settings(
+        repository=tmp_path / "models", cache_dir=tmp_path / "cache", load_trial=False, max_body_bytes=4096
+    )
     made = create_app(settings)
     async with made.router.lifespan_context(made):
         yield made

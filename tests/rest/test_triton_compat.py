@@ -212,7 +212,9 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
             onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}'),
             str(folder / "model.onnx"),
         )
-    settings = Settings(repository=tmp_path / "models", cache_dir=tmp_path / "cache", triton_compat=True)
+    settings = Settings(
+        repository=tmp_path / "models", cache_dir=tmp_path / "cache", load_trial=False, triton_compat=True
+    )
     made = create_app(settings)
     async with made.router.lifespan_context(made):
         yield made

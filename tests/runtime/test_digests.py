@@ -84,3 +84,20 @@ def test_a_memory_that_is_damaged_is_none(text: str, model: Path, tmp_path: Path
     (kept,) = (tmp_path / ".digests").iterdir()
     kept.write_text(text)
     assert read_counted(Digests(tmp_path), model) == (digest, 1)
+
+
+@pytest.mark.parametrize("size", [7, 20, 64, 1000])
+def test_a_file_that_is_read_in_pieces_tells_the_same(tmp_path: Path, size: int) -> None:
+    """Wherever they are cut: a name may lie across two of them."""
+    names = ("w.bin", "x" * 100 + ".bin", "y" * 300)
+    entries = [b"\x0a\x08location\x12" + length(name) + name.encode() for name in names]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"start" + b"between".join(entries) + b"end")
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    with mock.patch("infold.runtime.digests.PIECE_BYTES", size):
+        assert Digests(None).of(path) == Digest(expected, tuple(sorted(names)))
+
+
+def length(name: str) -> bytes:
+    """Of a name, as protobuf has it."""
+    return bytes([len(name)]) if len(name) < 0x80 else bytes([len(name) & 0x7F | 0x80, len(name) >> 7])

@@ -333,3 +333,82 @@ def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     with pytest.raises(SessionError, match="model.onnx: an empty file"):
         Cache(tmp_path / "cache").key(tmp_path / "model.onnx", OPTIONS)
+
+
+def test_what_a_cache_left_unfinished_is_taken_away_by_its_label(tmp_path: Path) -> None:
+    """And nothing of another's, nor what is finished."""
+    path = saved(tmp_path / "m")
+    cache = Cache(tmp_path / "cache", "mine")
+    key, _ = made(cache, path)
+    assert cache.folder is not None
+    for name in (".new-mine-1", ".new-other-1"):
+        (cache.folder / name).mkdir()
+        (cache.folder / name / GRAPH).touch()
+    (cache.folder / key / f".{FACTS}.mine").touch()
+    Cache(cache.folder).tidy_after("mine")
+    assert [each.name for each in cache.folder.glob(".new-*")] == [".new-other-1"]
+    assert sorted(each.name for each in (cache.folder / key).iterdir()) == [FACTS, GRAPH, WEIGHTS]
+    assert cache.find(key, path) is not None
+
+
+def test_what_was_left_unfinished_a_day_ago_goes(tmp_path: Path) -> None:
+    """Nobody works on an entry that long."""
+    cache = Cache(tmp_path / "cache")
+    assert cache.folder is not None
+    for name, hours in ((".new-a", 25), (".new-b", 23)):
+        (cache.folder / name).mkdir()
+        os.utime(cache.folder / name, (time.time() - hours * 3600,) * 2)
+    made(cache, saved(tmp_path / "m"))
+    assert [each.name for each in cache.folder.glob(".new-*")] == [".new-b"]
+
+
+def test_facts_are_kept_of_what_has_no_graph(tmp_path: Path) -> None:
+    """It is no entry to open, and none that is damaged; a graph that is made later takes its place."""
+    path = saved(tmp_path / "m")
+    cache = Cache(tmp_path / "cache")
+    key = cache.key(path, OPTIONS)
+    assert cache.facts(key) is None
+    cache.learn(key, {"a": 1})
+    assert cache.facts(key) is None
+    cache.learn(key, {"a": 1}, is_new=True)
+    assert cache.find(key, path) is None
+    facts = cache.facts(key)
+    assert facts is not None
+    assert facts["a"] == 1
+    made(cache, path)
+    assert cache.find(key, path) is not None
+    assert "a" not in (cache.facts(key) or {})
+
+
+def test_a_note_is_read_by_others_until_the_next_one(tmp_path: Path) -> None:
+    """A damaged one is none."""
+    one, other = Cache(tmp_path / "cache"), Cache(tmp_path / "cache")
+    assert one.noted("x") == {}
+    one.note("x", {"a": 1})
+    other.note("x", {"b": 2})
+    assert one.noted("x") == {"b": 2}
+    (tmp_path / "cache" / ".x.json").write_text("[1]")
+    assert one.noted("x") == {}
+
+
+def test_a_cache_that_is_to_have_no_other_folder_keeps_nothing(tmp_path: Path) -> None:
+    """That of a child, whose folder is its parent's to choose."""
+    (tmp_path / "file").touch()
+    for folder in (None, tmp_path / "file" / "cache"):
+        cache = Cache(folder, "child", or_temporary=False)
+        assert cache.folder is None
+        cache.note("x", {"a": 1})
+        assert cache.noted("x") == {}
+        cache.tidy_after("child")
+        assert cache.facts("key") is None
+
+
+def test_a_lock_is_waited_for_as_long_as_wanted(tmp_path: Path) -> None:
+    """Whoever waits no longer goes on without it."""
+    cache, asked = Cache(tmp_path / "cache"), iter([False, False, True])
+    with cache.alone("key"):
+        with cache.alone("key", lambda: next(asked)):
+            pass
+        assert next(asked, None) is None
+    with cache.alone("key", lambda: False):
+        pass

@@ -13,7 +13,7 @@ from graphs import conv_norm, model, normal
 from infold.errors import SessionError
 from infold.runtime import Batching, Cache, Device, ModelConfig, Placement, Session, SessionConfig
 from infold.runtime.prepared import GRAPH
-from infold.serving import loading
+from infold.serving import loading, preparing
 from infold.serving.loading import Loaded
 from infold.serving.repository import ModelVersion
 from infold.tensors import Tensors
@@ -30,7 +30,7 @@ class Watched:
         self.folder.mkdir(parents=True)
         self.rows: list[Tensors] = []
         self.made = self.measured = 0
-        time_rows, make = loading.time_rows, Cache.make
+        time_rows, make = preparing.time_rows, Cache.make
 
         def counted_rows(session: Any, row: Tensors, *more: Any) -> Any:
             self.measured += 1
@@ -41,9 +41,9 @@ class Watched:
             self.made += 1
             return make(cache, *more)
 
-        monkeypatch.setattr(loading, "time_rows", counted_rows)
-        monkeypatch.setattr(loading, "MEASURE_S", 0.05)
-        monkeypatch.setattr(loading, "QUIET", 0.0)  # other tests run meanwhile
+        monkeypatch.setattr(preparing, "time_rows", counted_rows)
+        monkeypatch.setattr(preparing, "MEASURE_S", 0.05)
+        monkeypatch.setattr(preparing, "QUIET", 0.0)  # other tests run meanwhile
         monkeypatch.setattr(Cache, "make", counted_make)
 
     def load(self, proto: onnx.ModelProto | None = None, cores: int = 2, **config: Any) -> Loaded:
@@ -75,7 +75,7 @@ def test_what_was_measured_on_a_busy_machine_is_measured_once_more(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves for now, and the least of both times counts."""
-    monkeypatch.setattr(loading, "QUIET", 2.0)  # no thread can have two cores
+    monkeypatch.setattr(preparing, "QUIET", 2.0)  # no thread can have two cores
     watched.load(conv_norm())
     for _ in range(3):
         watched.load()
@@ -122,8 +122,9 @@ def test_on_a_gpu_requests_are_joined_unless_that_is_not_wished(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, join: str, rows: int
 ) -> None:
     """Nothing is measured there."""
-    monkeypatch.setattr(loading, "Session", lambda path, options: Session(path))
-    monkeypatch.setattr(loading, "nodes_left_on_cpu", lambda *_: ())
+    for module in (loading, preparing):
+        monkeypatch.setattr(module, "Session", lambda path, options: Session(path))
+    monkeypatch.setattr(preparing, "nodes_left_on_cpu", lambda *_: ())
     onnx.save(conv_norm(16), str(watched.folder / "model.onnx"))
     config = ModelConfig(batching=Batching(max_rows=8, join=join))
     version = ModelVersion("m", 1, watched.folder / "model.onnx", config)

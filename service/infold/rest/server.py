@@ -111,7 +111,7 @@ def begin_to_leave(server: Server, service: Service, grace_s: float) -> None:
         service: Answers until then.
         grace_s: That time.
     """
-    service.models.begin_drain()
+    service.begin_drain()
 
     def end() -> None:
         server.should_exit = True
@@ -194,6 +194,8 @@ async def _run(
     except InfoldError:
         for listener in listeners:
             listener.close()
+        if service.models.is_draining:  # before there was anything to serve
+            return
         raise
     announce(serving_line(service.models.models(), listeners, scheme_of(service.settings)))
     behind.begin()

@@ -51,6 +51,7 @@ from infold.serving import (
     ModelState,
     Servable,
     State,
+    Trial,
     Watch,
     Work,
     clock,
@@ -83,6 +84,7 @@ class Service:
             asked_at_start(settings, self.peers),
             rejected_at_start(self.peers),
             settings.required_models,
+            Trial(settings.load_timeout_s, settings.load_memory_bytes) if settings.load_trial else None,
         )
         self.models = self.manager.catalogue
         is_allowed = settings.admin or settings.model_control is ModelControl.EXPLICIT
@@ -94,6 +96,7 @@ class Service:
             Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
         )
         self._following: asyncio.Future[Any] | None = None
+        self._has_started = False
         self._answer_peers()
 
     async def start(self) -> None:
@@ -120,11 +123,18 @@ class Service:
         ]
         if missing:
             raise SessionError(str(self.settings.repository), "; ".join(failed))
+        self._has_started = True
         if self.settings.model_control is ModelControl.POLL:
             watch = Watch(self.settings.repository)
             self._following = asyncio.gather(
                 watch.run(), self.manager.follow(self.settings.poll_s, watch), return_exceptions=True
             )
+
+    def begin_drain(self) -> None:
+        """Nothing new is accepted; a start that is not over comes to nothing."""
+        self.models.begin_drain()
+        if not self._has_started:
+            self.manager.stop_loading()
 
     async def close(self) -> None:
         """Answer what was accepted, then unload everything."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import time
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ __all__ = ["Digest", "Digests"]
 # An entry of external data as protobuf writes it, up to the length of its value.
 LOCATION = b"\x0a\x08location\x12"
 FOLDER = ".digests"
+PIECE_BYTES = 2**20
+# An entry may lie across two pieces: what is kept of one for the next.
+LONGEST_ENTRY_BYTES = 2**14 + 2**5
 SETTLED_NS = 2 * 10**9  # older than the coarsest time a file system keeps
 
 
@@ -98,12 +100,21 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _computed(model: Path) -> Digest:
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return Digest(hashlib.sha256(content).hexdigest(), tuple(sorted(_weight_files(content))))
+    """Read piece by piece: one call for all of it would keep every other thread waiting."""
+    digest, names, rest = hashlib.sha256(), set[str](), b""
+    with model.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            rest += piece
+            names |= _weight_files(rest)
+            rest = rest[-LONGEST_ENTRY_BYTES:]
+    if not rest:
+        raise ValueError("an empty file")
+    return Digest(digest.hexdigest(), tuple(sorted(names)))
 
 
-def _weight_files(content: mmap.mmap) -> set[str]:
-    """Names that a model gives of files with weights, as they stand in its bytes.
+def _weight_files(content: bytes) -> set[str]:
+    """Names that a model gives of files with weights, as they usually stand in its bytes.
 
     Source: ONNX, TensorProto.external_data: entries of a key, `location`, and a value.
     """
@@ -115,6 +126,7 @@ def _weight_files(content: mmap.mmap) -> set[str]:
         length, start = head[0] if head else 0, start + 1
         if length >= 0x80 and len(head) == 2:  # a length of two bytes; no file's name has more
             length, start = (length & 0x7F) | head[1] << 7, start + 1
-        found.add(content[start : start + length].decode("utf-8", "replace"))
+        if start + length <= len(content):  # or the rest of it is to come
+            found.add(content[start : start + length].decode("utf-8", "replace"))
         at = content.find(LOCATION, start)
     return found

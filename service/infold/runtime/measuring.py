@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from infold.errors import SessionError
-from infold.runtime.bfloat16 import restored
+from infold.errors import ConfigError, SessionError
+from infold.runtime.golden import read_golden
 from infold.runtime.session import Session
 from infold.tensors import Array, Signature, Tensors, TensorSpec
 
@@ -80,7 +80,7 @@ def repeated(row: Tensors, count: int) -> dict[str, Array]:
 
 def one_row(model: Path, signature: Signature) -> dict[str, Array]:
     """One row of every input: of the golden inputs beside the model, or zeros, open lengths 1."""
-    golden = _golden(model.parent / "golden.npz", signature)
+    golden = _golden(model, signature)
     row = {}
     for spec in signature.inputs:
         if spec.name in golden:
@@ -92,18 +92,14 @@ def one_row(model: Path, signature: Signature) -> dict[str, Array]:
     return row
 
 
-def _golden(path: Path, signature: Signature) -> dict[str, Array]:
+def _golden(model: Path, signature: Signature) -> Mapping[str, Array]:
+    """Golden inputs that fit, or none: a measurement needs no more than some numbers."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            found = {spec.name: _as(spec, saved[f"in.{spec.name}"]) for spec in signature.inputs}
-    except Exception:  # whatever numpy, zipfile and zlib say to a damaged file
+        golden = read_golden(model, inputs_only=True)
+    except ConfigError:
         return {}
+    if golden is None or any(spec.name not in golden.inputs for spec in signature.inputs):
+        return {}
+    found = golden.inputs
     fits = all(not spec.mismatch(found[spec.name]) and found[spec.name].size for spec in signature.inputs)
     return found if fits else {}
-
-
-def _as(spec: TensorSpec, array: Array) -> Array:
-    """What was read from a file that has no bfloat16, and strings in a type of numpy's own."""
-    if spec.dtype == np.object_ and array.dtype.kind == "U":
-        return array.astype(np.object_)
-    return restored(array)

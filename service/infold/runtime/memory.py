@@ -1,11 +1,15 @@
-"""Freed memory, given back to the machine."""
+"""Memory: what this process may have of it, and freed memory, given back to the machine."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from pathlib import Path
 
-__all__ = ["give_back"]
+from infold.runtime.options import cgroup_folders
+
+__all__ = ["give_back", "machine_bytes"]
 
 
 def give_back() -> None:
@@ -16,3 +20,17 @@ def give_back() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def machine_bytes(root: Path = Path("/")) -> int:
+    """Memory of the machine, or of the cgroup of this process where that allows less.
+
+    Args:
+        root: Where `sys/fs/cgroup` and `proc` lie; another place in tests.
+    """
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    files = [folder / "memory.max" for folder in cgroup_folders(root)]
+    for file in (*files, root / "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # of no cgroup, or `max`
+            found.append(int(file.read_text()))
+    return min(found)

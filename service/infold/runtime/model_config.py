@@ -18,12 +18,29 @@ from infold.errors import ConfigError
 from infold.runtime.image_config import Classification, ImageInput
 from infold.runtime.shadow_config import ShadowConfig
 
-__all__ = ["Batching", "Canary", "ModelConfig", "SessionConfig", "parse_config", "read_config"]
+__all__ = [
+    "Batching",
+    "Canary",
+    "GoldenConfig",
+    "ModelConfig",
+    "SessionConfig",
+    "parse_config",
+    "read_config",
+]
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 CHOICES = ("auto", "always", "never")
 
-Section = TypeVar("Section", "Batching", "SessionConfig", "Canary", ImageInput, Classification, ShadowConfig)
+Section = TypeVar(
+    "Section",
+    "Batching",
+    "SessionConfig",
+    "Canary",
+    ImageInput,
+    Classification,
+    ShadowConfig,
+    "GoldenConfig",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,24 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenConfig:
+    """How the golden samples beside a version are held against its answers.
+
+    Attributes:
+        tolerance: By how much numbers may differ, as a part of the largest of their output; 0 leaves
+            it to their type.
+    """
+
+    tolerance: float = 0.0
+
+    def problem(self) -> tuple[str, str] | None:
+        """The first key that makes no sense, and why, or None."""
+        if not 0 <= self.tolerance <= 1:
+            return "tolerance", f"{self.tolerance} is not between 0 and 1"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything a `model.toml` may say.
 
@@ -124,6 +159,7 @@ class ModelConfig:
         image: How a picture becomes an input; None where pictures are not taken.
         classification: How an output is read as classes; None where it is not.
         shadow: What a share of the runs is held against; None for nothing.
+        golden: How it is held against its golden samples.
     """
 
     versions: str | tuple[int, ...] = "latest"
@@ -134,6 +170,7 @@ class ModelConfig:
     image: ImageInput | None = None
     classification: Classification | None = None
     shadow: ShadowConfig | None = None
+    golden: GoldenConfig = field(default_factory=GoldenConfig)
 
 
 def read_config(path: Path, base: ModelConfig | None = None) -> ModelConfig:
@@ -184,6 +221,8 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
         elif key == "shadow":
             above = (config.shadow or ShadowConfig()).below(value)
             config = replace(config, shadow=_section(above, value, place))
+        elif key == "golden":
+            config = replace(config, golden=_section(config.golden, value, place))
         else:
             raise ConfigError(place, f"unknown; known are {', '.join(_names(ModelConfig))}")
     if config.canary.share < 1 and config.versions in ("latest", "latest:1"):

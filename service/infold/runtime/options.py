@@ -16,7 +16,15 @@ from typing import Any
 from infold.errors import DeviceError
 from infold.runtime.ort import ERROR, FATAL, onnxruntime
 
-__all__ = ["Device", "Placement", "RunOptions", "available_cores", "choose_device", "session_options"]
+__all__ = [
+    "Device",
+    "Placement",
+    "RunOptions",
+    "available_cores",
+    "cgroup_folders",
+    "choose_device",
+    "session_options",
+]
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -94,7 +102,7 @@ def _cgroup_quota(root: Path) -> float | None:
     """CPU quota in cores, from cgroup v2 or v1, or None where there is none."""
     cgroup = root / "sys/fs/cgroup"
     found = []
-    for folder in _v2_folders(root, cgroup):
+    for folder in cgroup_folders(root):
         words = _words(folder / "cpu.max")
         if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
             found.append(int(words[0]) / int(words[1]))
@@ -105,11 +113,11 @@ def _cgroup_quota(root: Path) -> float | None:
     return min(found, default=None)
 
 
-def _v2_folders(root: Path, cgroup: Path) -> list[Path]:
-    """This process's own cgroup and all above it: any of them may hold the tightest quota."""
+def cgroup_folders(root: Path) -> list[Path]:
+    """This process's own cgroup (v2) and all above it: any of them may hold the tightest limit."""
     own = next((w for w in _words(root / "proc/self/cgroup") if w.startswith("0::")), "0::/")
     parts = [part for part in own.removeprefix("0::").split("/") if part and part != ".."]
-    return [cgroup.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+    return [(root / "sys/fs/cgroup").joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 def _words(path: Path) -> list[str]:

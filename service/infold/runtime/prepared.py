@@ -22,11 +22,11 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -43,7 +43,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of an entry; raise it whenever what is kept changes its meaning
 GRAPH, WEIGHTS, FACTS = "model.onnx", "weights.bin", "facts.json"
-UNUSED_S = 30 * 24 * 3600.0
+NO_GRAPH = "no graph"  # a fact of an entry that holds nothing else
+NEW = ".new-"
+LOOK_S = 0.02
+UNUSED_S, UNFINISHED_S = 30 * 24 * 3600.0, 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,17 @@ class Cache:
     Args:
         folder: Where it lies; made if it is missing. Where that cannot be written,
             a temporary folder takes its place for the life of this process.
+        label: In the names of what is not finished yet; by default the number of this process.
+        or_temporary: False keeps nothing where there is no folder.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, label: str = "", *, or_temporary: bool = True) -> None:
+        self._label = label or str(os.getpid())
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self.folder = folder if folder is not None and _is_writable(folder) else self._elsewhere(folder)
+        if folder is not None and _is_writable(folder):
+            self.folder: Path | None = folder
+        else:
+            self.folder = self._elsewhere(folder) if or_temporary else None
         self._digests = Digests(self.folder)
 
     def _elsewhere(self, wanted: Path | None) -> Path | None:
@@ -107,8 +116,17 @@ class Cache:
             return self._key(model, options)
         except OSError as failure:
             raise SessionError(str(model), failure.strerror or str(failure)) from failure
-        except ValueError as empty:  # which cannot be mapped
+        except ValueError as empty:
             raise SessionError(str(model), "an empty file") from empty
+
+    def digest(self, path: Path) -> str:
+        """Of the bytes of any file, remembered as that of a model is.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is empty.
+        """
+        return self._digests.of(path).sha256
 
     def _key(self, model: Path, options: RunOptions) -> str:
         digest = self._digests.of(model)
@@ -132,6 +150,8 @@ class Cache:
             facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
             # Weights are mapped: reading beyond the end of a cut file would kill the process.
             sizes = {name: (entry / name).stat().st_size for name in facts["sizes"]}
+            if facts.get(NO_GRAPH):
+                return None
             if sizes != facts["sizes"] or GRAPH not in sizes:
                 raise ValueError("a file has another size")
         except FileNotFoundError:
@@ -142,6 +162,18 @@ class Cache:
         with contextlib.suppress(OSError):
             os.utime(entry)
         return Prepared(model, entry / GRAPH, facts)
+
+    def facts(self, key: str) -> dict[str, Any] | None:
+        """What was learnt of an entry, be there a graph in it or not; None where there is none."""
+        if self.folder is None:
+            return None
+        try:
+            facts = json.loads((self.folder / key / FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / key)
+        return facts if isinstance(facts, dict) else None
 
     def drop(self, key: str, reason: str) -> None:
         """Take an entry away that is of no use."""
@@ -159,7 +191,7 @@ class Cache:
             return None
         entry: Path | None = None
         try:
-            entry = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+            entry = Path(tempfile.mkdtemp(prefix=f"{NEW}{self._label}-", dir=self.folder))
             reason = _written(entry, model, options, sample)
             if not reason:
                 self._publish(entry, key)
@@ -175,17 +207,59 @@ class Cache:
             self._forget_unused()
         return self.find(key, model)
 
-    def learn(self, key: str, facts: Mapping[str, Any]) -> None:
-        """Keep what was measured on an entry, beside it."""
-        if self.folder is None or not (self.folder / key).is_dir():
+    def learn(self, key: str, facts: Mapping[str, Any], *, is_new: bool = False) -> None:
+        """Keep what was found of an entry, beside it.
+
+        Args:
+            key: Of the entry; one that is not there is passed over.
+            facts: In types that JSON has.
+            is_new: There is to be an entry, if only for these facts.
+        """
+        if self.folder is None:
             return
         entry = self.folder / key
         with contextlib.suppress(OSError):
-            _write_facts(entry, facts)
+            if is_new:
+                entry.mkdir(mode=0o700, exist_ok=True)
+                facts = {**facts, NO_GRAPH: True}
+            if entry.is_dir():
+                _write_facts(entry, facts, self._label)
+
+    def tidy_after(self, label: str) -> None:
+        """Take away what a cache of that label left unfinished, whose process is no more."""
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.folder):
+                if name.startswith(f"{NEW}{label}-"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    (self.folder / name / f".{FACTS}.{label}").unlink()
+
+    def note(self, name: str, told: Mapping[str, Any]) -> None:
+        """Leave word for other processes, where one may be left."""
+        if self.folder is not None:
+            new = self.folder / f".{name}.{self._label}"
+            with contextlib.suppress(OSError):
+                new.write_text(json.dumps(told), encoding="utf-8")
+                new.replace(self.folder / f".{name}.json")
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """What was left last under a name; nothing where nothing was."""
+        try:
+            told = json.loads((self.folder / f".{name}.json").read_text()) if self.folder is not None else {}
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
 
     @contextmanager
-    def alone(self, key: str) -> Iterator[None]:
-        """Hold an entry: processes that start together make and measure it once, one after another."""
+    def alone(self, key: str, is_over: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Hold an entry: processes that start together make and measure it once, one after another.
+
+        Args:
+            key: Of the entry.
+            is_over: Asked from time to time whether to wait no longer; then nothing is held.
+        """
         if self.folder is None:
             yield
             return
@@ -196,7 +270,7 @@ class Cache:
             return
         with lock:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _locked(lock, is_over)
             yield
 
     def close(self) -> None:
@@ -206,19 +280,32 @@ class Cache:
 
     def _publish(self, entry: Path, key: str) -> None:
         assert self.folder is not None
-        _write_facts(entry, {})
+        _write_facts(entry, {}, self._label)
         final = self.folder / key
         shutil.rmtree(final, ignore_errors=True)
         entry.rename(final)
 
     def _forget_unused(self) -> None:
         assert self.folder is not None
-        oldest = time.time() - UNUSED_S
+        now = time.time()
         for name in os.listdir(self.folder):
             entry = self.folder / name
+            oldest = now - (UNFINISHED_S if name.startswith(NEW) else UNUSED_S)
             with contextlib.suppress(OSError):
                 if entry.stat().st_mtime < oldest:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _locked(lock: IO[str], is_over: Callable[[], bool] | None) -> None:
+    if is_over is None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return
+    while not is_over():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOOK_S)
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -250,9 +337,9 @@ def _same(one: Array, other: Array) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _write_facts(entry: Path, facts: Mapping[str, Any]) -> None:
+def _write_facts(entry: Path, facts: Mapping[str, Any], label: str) -> None:
     sizes = {each.name: each.stat().st_size for each in entry.iterdir() if each.name in (GRAPH, WEIGHTS)}
-    new = entry / f".{FACTS}.{os.getpid()}"
+    new = entry / f".{FACTS}.{label}"
     new.write_text(json.dumps({**facts, "sizes": sizes}), encoding="utf-8")
     new.replace(entry / FACTS)
 

@@ -16,6 +16,7 @@ from infold.serving.reading import Reading
 from infold.serving.repository import ModelRepository, ModelVersion
 from infold.serving.runners import Runners, clock
 from infold.serving.took import Took
+from infold.serving.trial import Trial
 from infold.serving.versions import Load, Unload, plan
 from infold.serving.watching import Watch
 from infold.serving.work import Asked, Work
@@ -42,6 +43,7 @@ __all__ = [
     "State",
     "Ticket",
     "Took",
+    "Trial",
     "Unload",
     "Watch",
     "Work",

@@ -17,13 +17,17 @@ from infold.runtime import Cache, Placement, available_cores
 from infold.serving.batcher import Batcher
 from infold.serving.catalogue import ALL, Catalogue, Held
 from infold.serving.events import Observer, SilentObserver
+from infold.serving.golden import check_golden
 from infold.serving.lifecycle import Servable, State
 from infold.serving.loading import Loaded, load
+from infold.serving.preparing import prepare
 from infold.serving.presenting import Presented, placed, presented
 from infold.serving.repository import Listing, ModelRepository, ModelVersion
 from infold.serving.runners import Runners
 from infold.serving.shadow_thread import ShadowThread
 from infold.serving.shadowing import shadow_of
+from infold.serving.sizes import warm_sizes
+from infold.serving.trial import Trial
 from infold.serving.versions import Load, fallbacks, plan, wanted
 from infold.serving.watching import Watch
 
@@ -49,6 +53,7 @@ class ModelManager:
             beside it, or None; by default whatever is on disk.
         rejected: Of each model, versions that are not to be served though they are wanted.
         required: As `Catalogue`.
+        trial: Where first loads happen; by default in this process.
 
     Attributes:
         catalogue: What is loaded.
@@ -66,6 +71,7 @@ class ModelManager:
         asked: Mapping[str, str | None] | None = None,
         rejected: Mapping[str, Collection[int]] | None = None,
         required: Collection[str] = (ALL,),
+        trial: Trial | None = None,
     ) -> None:
         self._repository = repository
         self._placement = placement
@@ -76,6 +82,7 @@ class ModelManager:
         self.catalogue = Catalogue(required)
         self.is_loading = False
         self._processes = processes
+        self._trial = trial
         self._asked = None if asked is None else dict(asked)
         self._rejected = {name: set(versions) for name, versions in (rejected or {}).items()}
         self._one_change = asyncio.Lock()
@@ -278,13 +285,20 @@ class ModelManager:
 
     async def close(self) -> None:
         """Answer what was accepted, then unload everything; what is still being loaded comes to nothing."""
-        self.catalogue.is_draining = self._is_closed = True
+        self.catalogue.is_draining = True
+        self.stop_loading()
         for model in self.catalogue.held.values():
             for servable in model.ready:
                 self._drain(servable)
         await self._gone()
         self._runners.close()
         self._cache.close()
+
+    def stop_loading(self) -> None:
+        """What is being tried ends at once, and nothing is loaded any more."""
+        self._is_closed = True
+        if self._trial is not None:
+            self._trial.close()
 
     async def _listings(self) -> dict[str, Listing | InfoldError]:
         """Of every model that is wanted or known; why, of one that cannot be read."""
@@ -379,8 +393,12 @@ class ModelManager:
         """Takes its time: not on the event loop."""
         self.is_loading = True
         try:
-            loaded = load(version, placed(version, self._placement), self._runners.cores, self._cache)
-            return loaded, presented(version, loaded)
+            where, how = placed(version, self._placement), self._trial or prepare
+            loaded = load(version, where, self._runners.cores, self._cache, how)
+            seen = presented(version, loaded)
+            warm_sizes(version, loaded)
+            check_golden(version, seen)
+            return loaded, seen
         finally:
             self.is_loading = False
 

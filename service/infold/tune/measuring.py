@@ -15,7 +15,7 @@ from infold.bench.latencies import latencies
 from infold.errors import DisagreementError
 from infold.runtime import Cache, Device, Placement, RunOptions, Session
 from infold.serving import ModelVersion
-from infold.serving.loading import varies
+from infold.serving.preparing import varies
 from infold.tensors import Signature, Tensors
 from infold.tune.inputs import Pool, stacked
 from infold.tune.precision import is_coarse
