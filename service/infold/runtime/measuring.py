@@ -12,7 +12,7 @@ import numpy as np
 from infold.errors import ConfigError, SessionError
 from infold.runtime.golden import read_golden
 from infold.runtime.session import Session
-from infold.tensors import Array, Signature, Tensors, TensorSpec
+from infold.tensors import Array, Signature, Tensors
 
 __all__ = ["BUCKETS", "one_row", "repeated", "time_rows", "time_run"]
 

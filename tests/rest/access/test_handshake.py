@@ -101,6 +101,7 @@ def test_a_service_that_goes_down_waits_for_no_handshake(
 ) -> None:
     """A moment for those that are nearly done, and no ten seconds for the others."""
     monkeypatch.setattr(handshake, "FAREWELL_S", 0.05)
+    monkeypatch.setattr(handshake, "HANDSHAKE_S", 1000)
 
     async def check() -> None:
         async with serving(Authority(tmp_path)) as (server, ports):

@@ -21,8 +21,8 @@ class Clock:
     now = 0.0
 
     def watch(self, files: TlsFiles) -> Watched:
-        """Looks whenever a second has passed here."""
-        return Watched(files.paths, lambda: self.now, lambda: 2e9 + self.now)
+        """Looks whenever a second has passed here, and never thinks that they are settled."""
+        return Watched(files.paths, lambda: self.now, lambda: 0.0)
 
 
 @pytest.fixture
