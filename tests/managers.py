@@ -24,6 +24,8 @@ from infold.serving import (
     manager,
     preparing,
 )
+from infold.serving import following as following_module
+from infold.serving.following import follow
 from infold.serving.loading import Loaded, load
 from shelves import Shelf
 
@@ -172,8 +174,8 @@ async def following(served: Served) -> AsyncIterator[Looks]:
     looks = Looks()
     with pytest.MonkeyPatch.context() as patched:
         names = {name: getattr(asyncio, name) for name in asyncio.__all__}
-        patched.setattr(manager, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
-        task = asyncio.create_task(served.manager.follow(EVERY_S))
+        patched.setattr(following_module, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
+        task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S))
         yield looks
         assert not task.done()
         task.cancel()

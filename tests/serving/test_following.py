@@ -11,7 +11,8 @@ import pytest
 
 from infold.errors import ModelNotFoundError
 from infold.runtime import Cache
-from infold.serving import State, Watch, manager
+from infold.serving import State, Watch, follow
+from infold.serving import following as following_module
 from managers import EVERY_S, Looks, following, serving
 from shelves import Shelf
 
@@ -140,8 +141,8 @@ async def test_following_ends_with_the_service(shelf: Shelf, cache: Cache) -> No
         looks = Looks()
         with pytest.MonkeyPatch.context() as patched:
             names = {name: getattr(asyncio, name) for name in asyncio.__all__}
-            patched.setattr(manager, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
-            task = asyncio.create_task(served.manager.follow(EVERY_S))
+            patched.setattr(following_module, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
+            task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S))
             await looks.look()
             shelf.put("m")
             await looks.look()
@@ -196,10 +197,10 @@ async def test_what_changes_is_looked_at_before_its_time(shelf: Shelf, cache: Ca
     async with serving(shelf, cache) as served:
         watch = Watch(shelf.root)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(manager, "SETTLE_S", 0.05)
+            patched.setattr(following_module, "SETTLE_S", 0.05)
             tasks = [
                 asyncio.create_task(watch.run()),
-                asyncio.create_task(served.manager.follow(86400.0, watch)),
+                asyncio.create_task(follow(served.manager, served.repository, 86400.0, watch)),
             ]
             await asyncio.sleep(0.3)  # until events are listened to
             shelf.put("m", 1, 2)

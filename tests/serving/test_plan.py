@@ -79,5 +79,8 @@ def test_of_two_measurements_the_least_counts() -> None:
     assert not busy.is_settled
     both = Measured({1: 3.0, 2: 6.0, 4: 7.0}, wide_s=None, is_quiet=False).joined(busy)
     assert both == Measured({1: 3.0, 2: 4.0, 4: 7.0}, wide_s=5.0, is_quiet=False, times=2)
+    assert not both.is_settled
+    for _ in range(3):
+        both = both.joined(busy)
     assert both.is_settled
     assert Measured({1: 1.0}).joined(None).is_settled

@@ -55,6 +55,7 @@ from infold.serving import (
     Watch,
     Work,
     clock,
+    follow,
 )
 from infold.settings import ModelControl, Settings
 from infold.tensors import Array
@@ -71,11 +72,11 @@ class Service:
         self.metrics = Metrics()
         self.bounds = Bounds.of(settings)
         self.spans = tracing.spans_of(settings)
-        repository = ModelRepository(settings.repository, settings.finished_marker)
+        self._repository = ModelRepository(settings.repository, settings.finished_marker)
         cache = Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
         self.manager = ModelManager(
-            repository,
+            self._repository,
             placement,
             self.metrics,
             cache,
@@ -127,7 +128,9 @@ class Service:
         if self.settings.model_control is ModelControl.POLL:
             watch = Watch(self.settings.repository)
             self._following = asyncio.gather(
-                watch.run(), self.manager.follow(self.settings.poll_s, watch), return_exceptions=True
+                watch.run(),
+                follow(self.manager, self._repository, self.settings.poll_s, watch),
+                return_exceptions=True,
             )
 
     def begin_drain(self) -> None:

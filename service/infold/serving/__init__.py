@@ -9,6 +9,7 @@ from infold.serving.batch_queue import BatchQueue, Ticket
 from infold.serving.batcher import Batcher
 from infold.serving.catalogue import ALL, Catalogue, ModelState
 from infold.serving.events import Observer, Shadowed, SilentObserver, Spent
+from infold.serving.following import follow
 from infold.serving.images import MAX_PICTURES
 from infold.serving.lifecycle import Servable, State
 from infold.serving.manager import ModelManager
@@ -48,5 +49,6 @@ __all__ = [
     "Watch",
     "Work",
     "clock",
+    "follow",
     "plan",
 ]

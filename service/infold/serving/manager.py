@@ -29,14 +29,13 @@ from infold.serving.shadowing import shadow_of
 from infold.serving.sizes import warm_sizes
 from infold.serving.trial import Trial
 from infold.serving.versions import Load, fallbacks, plan, wanted
-from infold.serving.watching import Watch
 
-__all__ = ["ModelManager"]
+__all__ = ["Found", "ModelManager", "is_unchanged"]
 
 log = logging.getLogger(__name__)
 
-# What has not changed for so long is finished, where changes are told.
-SETTLE_S = 2.0
+# A model as it lies on disk, or why it cannot be read.
+Found = Listing | InfoldError
 
 
 class ModelManager:
@@ -143,42 +142,21 @@ class ModelManager:
             for name, listing in (await self._listings()).items():
                 await self._settle(name, listing)
 
-    async def follow(self, every_s: float, watch: Watch | None = None) -> None:
-        """Reconcile from time to time, until the end; what is still being written waits until it is not.
-
-        Another folder in its place, with nothing in it, is a volume that has gone, and no order to
-        unload everything.
+    async def look(self, seen: Mapping[str, Found]) -> Mapping[str, Found]:
+        """Reconcile what is as it was seen last; all that there is and was known, by the model's name.
 
         Args:
-            every_s: From one look to the next; what two looks find the same is finished.
-            watch: Shortens that once something has changed.
+            seen: What the last look found.
+
+        Raises:
+            RepositoryError: The repository cannot be listed.
         """
-        seen: Mapping[str, Listing | InfoldError] = {}
-        is_settled, was_gone, home = True, False, self._repository.identity()
-        while True:
-            if watch is None:
-                await asyncio.sleep(every_s)
-            else:
-                await watch.sleep(every_s if is_settled else min(every_s, SETTLE_S))
-            if self.catalogue.is_draining:
-                return
-            try:
-                async with self._one_change:
-                    found = await self._listings()
-                    here = self._repository.identity()
-                    is_gone = here != home and _holds_nothing(found)
-                    if is_gone and not was_gone:
-                        log.error("repository is gone", extra={"served_on": self.catalogue.models()})
-                    was_gone, home = is_gone, home if is_gone else here
-                    for name, listing in found.items() if not is_gone else ():
-                        if _is_as_before(seen.get(name), listing):
-                            await self._settle(name, listing)
-                is_settled = all(_is_as_before(seen.get(name), each) for name, each in found.items())
-                seen = found
-            except InfoldError as failure:
-                log.error("repository not listed", extra={"reason": str(failure)})
-            except Exception:  # a mistake of ours must not be the last look
-                log.exception("repository not followed")
+        async with self._one_change:
+            found = await self._listings()
+            for name, listing in found.items():
+                if is_unchanged(seen.get(name), listing):
+                    await self._settle(name, listing)
+            return found
 
     async def load(self, name: str, override: str | None = None) -> None:
         """A model is loaded as it lies on disk now, and again whatever of it was loaded and has changed.
@@ -300,13 +278,13 @@ class ModelManager:
         if self._trial is not None:
             self._trial.close()
 
-    async def _listings(self) -> dict[str, Listing | InfoldError]:
+    async def _listings(self) -> dict[str, Found]:
         """Of every model that is wanted or known; why, of one that cannot be read."""
 
-        def read() -> dict[str, Listing | InfoldError]:
+        def read() -> dict[str, Found]:
             asked = self._asked
             names = self._repository.names()
-            found: dict[str, Listing | InfoldError] = {}
+            found: dict[str, Found] = {}
             for name in names if asked is None else asked:
                 try:
                     listing = self._repository.listing(name, None if asked is None else asked[name])
@@ -322,7 +300,7 @@ class ModelManager:
         found = await asyncio.to_thread(read)
         return dict(sorted({**dict.fromkeys(known, gone), **found}.items()))
 
-    async def _settle(self, name: str, listing: Listing | InfoldError) -> None:
+    async def _settle(self, name: str, listing: Found) -> None:
         """Bring one model to what is on disk."""
         model = self.catalogue.held.setdefault(name, Held({}, {}))
         if isinstance(listing, InfoldError):
@@ -458,14 +436,11 @@ class ModelManager:
         )
 
 
-def _holds_nothing(found: Mapping[str, Listing | InfoldError]) -> bool:
-    return all(isinstance(each, Listing) and not each.versions for each in found.values())
-
-
-def _is_as_before(earlier: Listing | InfoldError | None, now: Listing | InfoldError) -> bool:
+def is_unchanged(earlier: Found | None, now: Found) -> bool:
+    """A model lies there as it did."""
     if isinstance(now, InfoldError):
         return isinstance(earlier, InfoldError) and str(earlier) == str(now)
-    return earlier == now
+    return isinstance(earlier, Listing) and earlier == now
 
 
 def _reason(failure: Exception, version: ModelVersion) -> str:

@@ -20,7 +20,7 @@ INLINE_S = 150e-6
 WORTH_JOINING, NEAR_BEST = 0.85, 1.05
 SHORT_S = 5e-3
 # Loads at which a model is measured, where the machine was busy at the first.
-ENOUGH_TIMES = 2
+ENOUGH_TIMES = 5
 # A second session must save this at least, of runs long enough to be shared out. It costs little memory.
 WORTH_WIDENING, LEAST_WIDE_S = 0.95, 500e-6
 
