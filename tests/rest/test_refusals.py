@@ -25,6 +25,8 @@ from infold.errors import (
     UnsupportedMediaError,
 )
 from infold.rest.app import App, create_app
+from infold.rest.bounds import REFUSED as CUT
+from infold.rest.bounds import Bounds
 from infold.rest.metrics import Metrics
 from infold.serving import Servable
 from infold.settings import Settings
@@ -63,7 +65,7 @@ def test_every_reason_is_in_the_documentation() -> None:
         word for row in re.findall(r"^\| (`[^|]*) \|", section, re.M) for word in re.findall(r"`(\w+)`", row)
     }
     errors = {each.reason for each in subclasses(RequestError)}
-    assert told == errors | {SessionError.reason, InfoldError.reason}
+    assert told == errors | {SessionError.reason, InfoldError.reason, *CUT}
 
 
 def test_what_names_nobody_counts_for_nobody() -> None:
@@ -246,3 +248,13 @@ async def post(app: App, receive: Any) -> list[Message]:
     scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b""}
     await app(scope, receive, send)
     return sent
+
+
+def test_connections_that_are_refused_are_counted_for_nobody() -> None:
+    """By whoever refuses them, and shown beside the others."""
+    bounds = Bounds.of(Settings())
+    metrics = Metrics(bounds.refused)
+    for _ in range(2):
+        bounds.refuse("connections")
+    metrics.refused(QueueFullError(1))
+    assert counted(metrics) == {("", "", "connections"): 2, ("", "", "queue_full"): 1}

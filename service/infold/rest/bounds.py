@@ -10,9 +10,12 @@ from infold.rest.descriptors import fitting_connections
 from infold.rest.in_flight import InFlight
 from infold.settings import Settings
 
-__all__ = ["Bounds"]
+__all__ = ["REFUSED", "Bounds"]
 
 log = logging.getLogger(__name__)
+
+# Why a connection is refused or cut, before there is a request to answer.
+REFUSED = ("connections", "header_timeout", "write_timeout")
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +29,7 @@ class Bounds:
         write_timeout_s: That an answer may stay unread.
         in_flight: What requests hold together.
         refused: How often connections were refused or cut, by reason: `connections`,
-            `header_timeout`, `write_timeout`.
+            `header_timeout`, `write_timeout` (`REFUSED`).
         lingering: Connections that have been refused and are not closed yet.
     """
 

@@ -139,9 +139,14 @@ class ModelCounts:
 
 
 class Metrics:
-    """An `Observer` that counts, on the event loop's thread alone."""
+    """An `Observer` that counts, on the event loop's thread alone.
 
-    def __init__(self) -> None:
+    Args:
+        connections: How many were refused or cut, by reason; somebody else counts them.
+    """
+
+    def __init__(self, connections: Mapping[str, int] | None = None) -> None:
+        self._connections = connections if connections is not None else {}
         self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._http_seconds: dict[str, Histogram] = {}
         self._models: dict[tuple[str, int], ModelCounts] = {}
@@ -231,7 +236,10 @@ class Metrics:
                     for labels, each in models
                     for outcome, ended in (("success", each.answered), ("fail", each.refused))
                 ],
-                "infold_refusals_total": [(list(labels), count) for labels, count in self._refused.items()],
+                "infold_refusals_total": [
+                    *((list(labels), count) for labels, count in self._refused.items()),
+                    *((["", "", reason], count) for reason, count in self._connections.items()),
+                ],
                 RUNS: [
                     ([*labels, stage], seconds)
                     for labels, each in models

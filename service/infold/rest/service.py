@@ -69,8 +69,8 @@ class Service:
     def __init__(self, settings: Settings, placement: Placement, peers: Peers | None = None) -> None:
         self.settings = settings
         self.peers = peers or Peers()
-        self.metrics = Metrics()
         self.bounds = Bounds.of(settings)
+        self.metrics = Metrics(self.bounds.refused)
         self.spans = tracing.spans_of(settings)
         self._repository = ModelRepository(settings.repository, settings.finished_marker)
         cache = Cache(settings.cache_folder)
