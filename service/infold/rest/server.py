@@ -180,10 +180,13 @@ async def _run(
     announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
+    is_told = False
 
     def drain(number: int) -> None:
+        nonlocal is_told
         if service.models.is_draining:  # asked a second time: whoever asks will not wait for answers
             os._exit(1)
+        is_told = True
         grace_s = service.settings.grace_s if number == signal.SIGTERM else 0.0
         begin_to_leave(server, service, grace_s)
 
@@ -194,7 +197,7 @@ async def _run(
     except InfoldError:
         for listener in listeners:
             listener.close()
-        if service.models.is_draining:  # before there was anything to serve
+        if is_told:  # before there was anything to serve
             return
         raise
     announce(serving_line(service.models.models(), listeners, scheme_of(service.settings)))
