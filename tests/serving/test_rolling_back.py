@@ -22,6 +22,7 @@ async def test_the_version_before_takes_over_and_the_bad_one_goes(shelf: Shelf, 
         await served.manager.roll_back("m", 3)
         assert await served.factor("m") == 2
         assert served.states == {("m", 2): State.READY, ("m", 3): State.UNLOADED}
+        assert served.reasons == ["rolled back"]
         await served.manager.roll_back("m", 3)  # twice is once
         assert await served.factor("m") == 2
         await served.manager.roll_back("m", 2)

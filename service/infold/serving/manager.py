@@ -402,7 +402,8 @@ class ModelManager:
 
         async def drain() -> None:
             await servable.drain()
-            servable.to(State.UNLOADED)
+            is_bad = servable.version.number in self._rejected.get(servable.version.name, ())
+            servable.to(State.UNLOADED, "rolled back" if is_bad else "")
             if not is_replaced:
                 self._tell(servable)
 
