@@ -11,10 +11,17 @@ SERVICE = Path(__file__).parents[1] / "service/infold"
 
 # Where the time of day may be asked for, and what for.
 ALLOWED = {
+    "cli/key.py": "which keys are over by now, as people read it",
     "logs.py": "what a line of the log begins with",
+    "rest/access/keyring.py": "on which day a key expires",
+    "rest/access/watched.py": "how long ago a file was written, beside what its file system says",
     "rest/metrics.py": "when a run ended last, as the statistics tell it",
+    "rest/spans.py": "when a span began, as OpenTelemetry wants it",
+    "rest/tracing.py": "likewise",
     "runtime/digests.py": "how long ago a file was written, beside what its file system says",
     "runtime/prepared.py": "how long ago an entry of the cache was used, likewise",
+    "serving/telling.py": "whether another process failed while this one waited; at worst both try",
+    "serving/trial.py": "likewise",
 }
 # Read with an argument these only write a time down.
 READS = {"time.time", "time.time_ns", "time.gmtime", "time.localtime", "time.ctime", "time.asctime"}

@@ -15,7 +15,7 @@ from faults.callers import Callers
 from faults.changing import away_and_back, reload, swap
 from faults.clock import Clock
 from faults.corrupting import CORRUPTIONS
-from faults.dawdling import BODY_TIMEOUT_S, slow_body, slow_header, slow_reader
+from faults.dawdling import BODY_TIMEOUT_S, HEADER_TIMEOUT_S, slow_body, slow_header, slow_reader
 from faults.excuses import noted, settle
 from faults.flooding import FLOODS, MAX_BODY_BYTES
 from faults.host import Host
@@ -62,6 +62,7 @@ ENVIRONMENT = {
     "INFOLD_LOAD_MODELS": '["*"]',
     "INFOLD_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
     "INFOLD_BODY_TIMEOUT_S": str(BODY_TIMEOUT_S),
+    "INFOLD_HEADER_TIMEOUT_S": str(HEADER_TIMEOUT_S),
 }
 CALLERS, BAD_CLIENTS_AT_ONCE = 8, 4
 PAUSE_S = 0.02

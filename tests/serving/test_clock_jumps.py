@@ -46,14 +46,15 @@ async def test_deadlines_do_not_follow_the_wall_clock(runners: Runners[Any]) -> 
     own = work(lambda: Asked({"x": np.array([4], np.float32)}, None, 60.0))
     with_its_own = asyncio.create_task(subject.answer(own))
     with pytest.raises(DeadlineExceededError):
-        await hasty
+        await asyncio.wait_for(hasty, 5)
     assert not patient.done() and not with_its_own.done()
     model.gate.set()
     assert [(await each).tolist() for each in (busy, patient, with_its_own)] == [[2], [4], [8]]
     assert model.batches == [1, 2]
     counted = metrics.snapshot()["histograms"]
-    for family in ("infold_queue_seconds", "infold_run_seconds"):
-        assert all(0 <= seconds < 60 for _, _, seconds in counted[family])
+    timed = [row for family, rows in counted.items() if family.endswith("_seconds") for row in rows]
+    assert len(timed) > 1
+    assert all(0 <= seconds < 60 for *_, seconds in timed)
 
 
 @pytest.mark.usefixtures("jumping")
@@ -61,4 +62,4 @@ async def test_company_is_waited_for_no_longer_than_told(runners: Runners[Any]) 
     """A delay is a delay, be it a day later or earlier by then."""
     model = FakeModel()
     subject = batcher(runners, model, JOINED, max_delay_s=0.05)
-    assert (await asyncio.wait_for(subject.answer(row(1)), 20)).tolist() == [2]
+    assert (await asyncio.wait_for(subject.answer(row(1)), 5)).tolist() == [2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -51,6 +52,11 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self.queue.offer(new)
             self.waiting.append(new)
+
+    @rule(rows=st.lists(st.integers(0, 8), min_size=2, max_size=6), key=KEYS)
+    def arrive_together(self, rows: list[int], key: str) -> None:
+        for each in rows:
+            self.arrive(each, key, None)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -135,3 +141,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=200, stateful_step_count=40)

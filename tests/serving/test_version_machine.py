@@ -6,6 +6,7 @@ files can be loaded.
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -163,3 +164,4 @@ class VersionMachine(RuleBasedStateMachine):
 
 
 TestVersionMachine = VersionMachine.TestCase
+TestVersionMachine.settings = settings(max_examples=200, stateful_step_count=40)
