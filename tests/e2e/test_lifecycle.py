@@ -150,6 +150,8 @@ def test_in_the_grace_after_sigterm_requests_are_answered_but_it_is_not_ready(
         eventually(lambda: httpx.get(f"{server.url}/v2/health/ready").status_code == 503)
         assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
         assert factors(server.url, requests=4) == [3, 3, 3, 3]
+        answer = httpx.post(f"{server.url}/v2/models/m/infer", json=BODY)
+        assert answer.headers["connection"] == "close"  # so its client looks elsewhere
         assert server.process.wait(20) == 0
 
 

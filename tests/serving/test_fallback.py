@@ -104,3 +104,20 @@ def test_a_model_answers_if_any_version_may_and_can(
         assert serving <= set(wanted(found, policy, rejected))
     if not wanted(found, policy, rejected):
         assert not serving
+
+
+async def test_of_two_that_are_wanted_the_one_that_fails_leaves_its_place(shelf: Shelf, cache: Cache) -> None:
+    """To the one that had it; and after a start anew to the same, so that a canary stays one."""
+    shelf.configure("m", "versions = 'latest:2'")
+    for number in (1, 2):
+        shelf.put("m", number, number)
+    async with serving(shelf, cache) as served, following(served) as looks:
+        await served.manager.reconcile()
+        shelf.spoil("m", 3)
+        for _ in range(3):
+            await looks.look()
+        assert served.states == {("m", 1): State.READY, ("m", 2): State.READY, ("m", 3): State.FAILED}
+        assert served.loads == [("m", 2), ("m", 1), ("m", 3)]
+    async with serving(shelf, cache) as again:
+        await again.manager.reconcile()
+        assert again.states == {("m", 1): State.READY, ("m", 2): State.READY, ("m", 3): State.FAILED}

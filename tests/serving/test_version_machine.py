@@ -101,8 +101,12 @@ class VersionMachine(RuleBasedStateMachine):
         for number in aspired:
             if self.disk[number] not in self.bad:
                 assert self.in_memory.get(number) == self.disk[number]
-        if aspired & serving:
-            assert serving <= aspired, "more is loaded than the policy wants"
+        assert len(serving) <= len(aspired), "more is loaded than the policy wants"
+        if aspired <= serving or (isinstance(self.policy, tuple) and aspired & serving):
+            assert serving <= aspired, "something is served that nobody wants"
+        if not isinstance(self.policy, tuple):
+            able = {n for n in self.disk if self.disk[n] not in self.bad and n not in self.rejected}
+            assert len(serving) >= min(len(able), len(aspired)), "an older one could have stood in"
         if not aspired:
             assert not serving, "something is served that nobody wants"
         if self.could_answer:
@@ -127,7 +131,7 @@ class VersionMachine(RuleBasedStateMachine):
     def give_up(self) -> None:
         """What has failed and is neither wanted nor stands in is forgotten, as the manager does it."""
         kept = self.aspired
-        if not any(self.held[number] is State.READY for number in kept):
+        if any(self.held[number] is not State.READY for number in kept):
             kept += fallbacks(self.disk, self.policy, self.rejected)
         for number, state in self.held.items():
             if state is State.FAILED and number not in kept:

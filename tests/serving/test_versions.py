@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infold.serving import Load, State, Unload, plan
-from infold.serving.versions import wanted
+from infold.serving.versions import fallbacks, wanted
 
 policies = st.sampled_from(["latest", "latest:1", "latest:2", "all", (1, 3)])
 
@@ -66,10 +66,9 @@ def test_the_plan_always_comes_to_rest_and_serves_what_it_can(
     aspired = set(wanted(found, policy))
     assert aspired <= set(held)
     serving = {version for version, state in held.items() if state is State.READY}
-    if aspired & serving or not aspired:
-        assert serving <= aspired
-    else:
-        assert serving == ready
+    assert len(serving) <= len(aspired)
+    assert serving == aspired or not aspired <= serving
+    assert bool(serving) or not (aspired and ready)
 
 
 @given(
@@ -106,15 +105,19 @@ def test_what_has_changed_is_loaded_once_and_the_plan_comes_to_rest(
     else:
         pytest.fail("the plan does not come to rest")
     new = {version for version in aspired if before.get(version) in (None, State.UNLOADED)}
-    assert sorted(loads) == sorted(new | (aspired & changed))
+    tried = new | (aspired & changed)
+    assert sorted(each for each in loads if each in aspired) == sorted(tried)
+    assert set(loads) - aspired <= set(fallbacks(found, policy))
+    assert len(loads) == len(set(loads))
     assert plan(found, held, policy, left) is None
     for version in aspired:
         was_ready = before.get(version) is State.READY
         has_failed = before.get(version) is State.FAILED and version not in changed
         assert (held[version] is State.READY) == (was_ready or not (version in bad or has_failed))
     serving = {version for version, state in held.items() if state is State.READY}
-    assert serving <= aspired or not aspired & serving
-    assert aspired & serving or not aspired or serving == {v for v in before if before[v] is State.READY}
+    assert len(serving) <= len(aspired)
+    assert serving == aspired or not aspired <= serving
+    assert serving or not aspired or State.READY not in before.values()
 
 
 def test_a_changed_version_that_nobody_wants_is_not_loaded() -> None:

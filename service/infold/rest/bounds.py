@@ -31,6 +31,7 @@ class Bounds:
         refused: How often connections were refused or cut, by reason: `connections`,
             `header_timeout`, `write_timeout` (`REFUSED`).
         lingering: Connections that have been refused and are not closed yet.
+        is_leaving: The process goes down: every answer from now on is the last of its connection.
     """
 
     max_body_bytes: int
@@ -40,6 +41,7 @@ class Bounds:
     in_flight: InFlight
     refused: Counter[str] = field(default_factory=Counter)
     lingering: int = 0
+    is_leaving: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Bounds:

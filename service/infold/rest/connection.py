@@ -91,6 +91,8 @@ class Connection(HttpToolsProtocol):
                 body = LongBody(self, int(size), tensors_at(found))
                 self.scope[KEY] = body  # type: ignore[literal-required]  # uvicorn types the scope's keys
         super().on_headers_complete()
+        if self.bounds.is_leaving:  # so that whoever asks over it looks elsewhere before it ends
+            self.cycle.keep_alive = False
         if body is not None:
             body.cycle = self.cycle
 

@@ -136,6 +136,7 @@ class Service:
     def begin_drain(self) -> None:
         """Nothing new is accepted; a start that is not over comes to nothing."""
         self.models.begin_drain()
+        self.bounds.is_leaving = True
         if not self._has_started:
             self.manager.stop_loading()
 

@@ -324,7 +324,7 @@ class ModelManager:
                 self._drain(model.servables[action.version])
                 await self._gone(name)
         kept = wanted(on_disk, listing.policy, rejected)
-        if not any(model.servables[number].state is State.READY for number in kept):
+        if any(model.servables[number].state is not State.READY for number in kept):
             kept += fallbacks(on_disk, listing.policy, rejected)
         for number, servable in model.servables.items():
             if number not in kept:

@@ -3,7 +3,7 @@
 It is asked again after each action, forgets nothing in between because it
 remembers nothing, and returns None when all is as it should be. New versions
 are loaded before old ones go, so that a model is never without an answer. Where
-none of the newest loads, the one before them is better than none.
+one of the newest does not load, the one before takes its place.
 
 Source: the aspired-version policies of TensorFlow Serving, as an idea.
 """
@@ -78,16 +78,21 @@ def plan(
             return Load(version)
     if State.LOADING in held.values():
         return None
-    unwanted = [v for v, state in held.items() if v not in aspired and state is State.READY]
-    if not aspired or any(held[version] is State.READY for version in aspired):
-        return Unload(min(unwanted)) if unwanted else None
-    # While nothing of what is wanted answers, the old stays; where there is none, an older one is tried.
-    older = [] if unwanted else fallbacks(found, policy, rejected)
-    return next((Load(version) for version in older if is_new(version)), None)
+    others = [v for v, state in held.items() if v not in aspired and state is State.READY]
+    others.sort(key=lambda version: (version not in rejected, version))
+    missing = sum(held[version] is not State.READY for version in aspired)
+    if isinstance(policy, tuple) and 0 < missing < len(aspired):
+        missing = 0  # its owner wants these; others stay only while none of them answers
+    # Each that has failed leaves its place to what answered before, or to an older one.
+    if len(others) > missing:
+        return Unload(others[0])
+    if sum(version not in rejected for version in others) >= missing:
+        return None
+    return next((Load(v) for v in fallbacks(found, policy, rejected) if is_new(v)), None)
 
 
 def fallbacks(found: Collection[int], policy: Policy, rejected: Collection[int] = ()) -> list[int]:
-    """Versions to try where all that are wanted have failed, newest first; none where they have names.
+    """Versions to try in the place of those that have failed, newest first; none where they have names.
 
     Args:
         found: As `plan`.
