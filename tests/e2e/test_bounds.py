@@ -59,7 +59,7 @@ def limited(models: Path, log: Path, **environment: str) -> contextlib.AbstractC
     limits = {
         "INFOLD_HEADER_TIMEOUT_S": SECOND,
         "INFOLD_WRITE_TIMEOUT_S": SECOND,
-        "INFOLD_BODY_TIMEOUT_S": "20",
+        "INFOLD_BODY_TIMEOUT_S": "60",  # longer than a client here waits
         "INFOLD_MAX_CONNECTIONS": str(MOST),
         "INFOLD_MAX_BODY_BYTES": str(MAX_BODY),
         "INFOLD_MAX_IN_FLIGHT_BYTES": str(MAX_IN_FLIGHT),

@@ -30,12 +30,14 @@ async def connected(keep_alive_s: float) -> AsyncIterator[Stream]:
     server = Server(config)
     task = asyncio.create_task(server.serve([listener]))
     reader, writer = await asyncio.open_connection(*address)
-    yield reader, writer
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
-    server.should_exit = True
-    await task
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        server.should_exit = True
+        await task
 
 
 async def status(reader: asyncio.StreamReader) -> int:

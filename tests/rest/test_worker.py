@@ -21,11 +21,11 @@ SETTINGS = Settings(port=0, drain_s=1)
 
 @asynccontextmanager
 async def serving(
-    listener: socket.socket, worker: int = 0, shares: Shares | None = None
+    listener: socket.socket, worker: int = 0, shares: Shares | None = None, settings: Settings = SETTINGS
 ) -> AsyncIterator[Server]:
     """A server of nothing, and its end."""
     ready = asyncio.Event()
-    config = config_of(FastAPI(), SETTINGS)
+    config = config_of(FastAPI(), settings)
     if shares is not None:
         server: Server = WorkerServer(config, listener, worker, shares, ready.set)
         task = asyncio.create_task(server.serve())
@@ -33,9 +33,11 @@ async def serving(
     else:
         server = Server(config)
         task = asyncio.create_task(server.serve([listener]))
-    yield server
-    server.should_exit = True
-    await task
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        await task
 
 
 def shares_of(workers: int) -> Shares:
@@ -89,6 +91,30 @@ def test_one_of_two_takes_no_more_than_its_share_of_a_burst() -> None:
             assert found[0] >= 15
             for _, writer in streams:
                 writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(check())
+
+
+def test_one_that_is_full_leaves_connections_to_whoever_has_room() -> None:
+    """However long that takes; where nobody has any, they are turned away."""
+
+    async def check() -> None:
+        listener = listen(SETTINGS)
+        shares = shares_of(2)
+        shares.hold(1, 0)  # it is there, and busy with something else
+        async with serving(listener, 0, shares, Settings(port=0, drain_s=1, max_connections=1)):
+            first = await asyncio.open_connection(*listener.getsockname())
+            assert b"404" in await ask(*first)
+            second = await asyncio.open_connection(*listener.getsockname())
+            try:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(second[0].readuntil(b"\r\n"), 0.5)
+                shares.hold(1, 1)
+                assert b"503" in await second[0].readuntil(b"\r\n")
+            finally:
+                for _, writer in (first, second):
+                    writer.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check())

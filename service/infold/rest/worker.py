@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 COURTESY_S = 0.001  # that a connection is left to a worker that holds fewer
 RETRY_S = 1.0
+# Handshakes under way beside all connections that there may be: what is full can only say so behind one.
+MOST_UNSHAKEN = 64
 
 
 class WorkerServer(Server):
@@ -105,7 +107,7 @@ class WorkerServer(Server):
         await super().shutdown(sockets=[])
 
     def _show_share(self) -> None:
-        self._shares.hold(self._worker, len(self.server_state.connections) + len(self._accepting))
+        self._shares.hold(self._worker, self._held)
 
     def _wait_for_one(self) -> None:
         asyncio.get_running_loop().add_reader(self._listener, self._accept_in_turn)
@@ -129,8 +131,16 @@ class WorkerServer(Server):
     @property
     def _is_full(self) -> bool:
         """Whoever comes now is turned away."""
+        return self._held >= self._bounds.max_connections
+
+    @property
+    def _bounds(self) -> Bounds:
         bounds: Bounds = self.config.http.bounds  # type: ignore[union-attr]  # see `config_of`
-        return len(self.server_state.connections) + len(self._accepting) >= bounds.max_connections
+        return bounds
+
+    @property
+    def _held(self) -> int:
+        return len(self.server_state.connections) + len(self._accepting)
 
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,6 +159,10 @@ class WorkerServer(Server):
         self._take(connection, is_second=True)
 
     def _take(self, connection: socket.socket, *, is_second: bool = False) -> None:
+        if self._held >= self._bounds.max_connections + MOST_UNSHAKEN:
+            self._bounds.refuse("connections")
+            connection.close()  # nothing can be told before a handshake
+            return
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object]

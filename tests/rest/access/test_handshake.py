@@ -20,6 +20,7 @@ from infold.rest.access.second_door import SecondDoor
 from infold.rest.access.secured_server import SecuredServer
 from infold.rest.listening import listen_everywhere, serving_line
 from infold.rest.server import config_of
+from infold.rest.worker import MOST_UNSHAKEN
 from infold.settings import Settings
 
 
@@ -32,10 +33,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def serving(authority: Authority) -> AsyncIterator[tuple[SecuredServer, list[int]]]:
+async def serving(authority: Authority, **more: Any) -> AsyncIterator[tuple[SecuredServer, list[int]]]:
     """A server of the app above on two ports, and its end."""
     certificate, key = authority.pair()
-    settings = Settings(port=0, observe_port=0, drain_s=1, tls_cert=certificate, tls_key=key)
+    settings = Settings(port=0, observe_port=0, drain_s=1, tls_cert=certificate, tls_key=key, **more)
     listeners = listen_everywhere(settings)
     ports = [each.getsockname()[1] for each in listeners]
     server = SecuredServer(config_of(app, settings), settings, listeners)
@@ -94,6 +95,45 @@ def test_a_handshake_that_is_not_finished_is_given_up(
 
     run(check())
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def test_handshakes_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those above it are closed, and whoever has a connection keeps it."""
+    monkeypatch.setattr(handshake, "HANDSHAKE_S", 1000)
+    monkeypatch.setattr(handshake, "FAREWELL_S", 0.05)
+
+    async def check() -> None:
+        async with serving(Authority(tmp_path), max_connections=2) as (server, ports):
+            silent = [await asyncio.open_connection("127.0.0.1", ports[0]) for _ in range(2 + MOST_UNSHAKEN)]
+            while len(server._accepting) < len(silent):
+                await asyncio.sleep(0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+            assert len(server._accepting) == len(silent)
+            for _, each in (*silent, (reader, writer)):
+                each.close()
+
+    run(check())
+
+
+def test_who_is_above_the_limit_is_told_so_behind_the_handshake(tmp_path: Path) -> None:
+    """As without TLS: a whole answer, and the end."""
+
+    async def check() -> None:
+        authority = Authority(tmp_path)
+        async with serving(authority, max_connections=1) as (_, ports):
+            first = await asyncio.open_connection("127.0.0.1", ports[0], ssl=authority.trusting())
+            first[1].write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"200" in await first[0].readuntil(b"\r\n")
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports[0], ssl=authority.trusting())
+            async with asyncio.timeout(20):
+                answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 503 ") and answer.endswith(b'is 1"}')
+            for each in (first[1], writer):
+                each.close()
+
+    run(check())
 
 
 def test_a_service_that_goes_down_waits_for_no_handshake(
