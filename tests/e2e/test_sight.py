@@ -157,7 +157,9 @@ def held_back(server: Server, seconds: float) -> dict[str, float]:
 def test_every_line_on_behalf_of_a_request_has_its_id(server: Server) -> None:
     """And that of its trace."""
     ask(server, x_request_id="order-66", traceparent=UNSAMPLED)
-    lines = [line for line in log_of(server) if line.get("request_id") == "order-66"]
+    end = time.monotonic() + 20
+    while not (lines := [line for line in log_of(server) if line.get("request_id") == "order-66"]):
+        assert time.monotonic() < end  # a worker writes it behind the answer
     assert [(line["logger"], line["trace_id"]) for line in lines] == [("infold.access", TRACE)]
 
 

@@ -15,6 +15,7 @@ from infold.runtime import Batching, Cache, Device, ModelConfig, Placement, Sess
 from infold.runtime.prepared import GRAPH
 from infold.serving import loading, preparing
 from infold.serving.loading import Loaded
+from infold.serving.plan import ENOUGH_TIMES
 from infold.serving.repository import ModelVersion
 from infold.tensors import Tensors
 
@@ -71,15 +72,15 @@ def test_a_second_load_makes_and_measures_nothing(watched: Watched) -> None:
     assert (first.session.run(x)["y"] == watched.load().session.run(x)["y"]).all()
 
 
-def test_what_was_measured_on_a_busy_machine_is_measured_once_more(
+def test_what_was_measured_on_a_busy_machine_is_measured_again(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It serves for now, and the least of both times counts."""
+    """It serves for now, and the least of all times counts; once there are enough of them, they do."""
     monkeypatch.setattr(preparing, "QUIET", 2.0)  # no thread can have two cores
     watched.load(conv_norm())
-    for _ in range(3):
+    for _ in range(ENOUGH_TIMES + 2):
         watched.load()
-    assert (watched.made, watched.measured) == (1, 2)
+    assert (watched.made, watched.measured) == (1, ENOUGH_TIMES)
 
 
 def test_what_model_toml_says_needs_no_new_preparation(watched: Watched) -> None:
