@@ -108,7 +108,7 @@ async def test_one_that_leaves_meanwhile_takes_nothing_with_it() -> None:
     assert made.times == 1
 
 
-async def test_an_app_that_cannot_be_made_is_told_at_once_and_fails_every_request(
+async def test_an_app_that_cannot_be_made_is_told_and_tried_again_by_the_next_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """500 to those who wait and those who come, each with a line in the log, beside one of its own."""
@@ -127,9 +127,12 @@ async def test_an_app_that_cannot_be_made_is_told_at_once_and_fails_every_reques
     lines = [
         (record.name, record.message, str(record.exc_info[1])) for record in caplog.records if record.exc_info
     ]
-    assert lines.count(("infold.rest.late", "app not made", "no such module")) == 1
+    assert lines.count(("infold.rest.late", "app not made", "no such module")) == 3
     assert lines.count(("infold.rest.wire", "request failed", "no such module")) == 3
-    assert made.times == 1
+    assert made.times == 3
+    made._failure = None
+    async with client(app) as asking:
+        assert (await asking.get("/c")).text == "/c"
 
 
 async def test_a_failure_is_told_though_nobody_asks(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LateApp:
-    """An ASGI app that is made in a thread; if that fails, it fails every request.
+    """An ASGI app that is made in a thread; if that fails, the requests that wait for it do, and the next tries again.
 
     Args:
         make: Makes it.
@@ -36,8 +36,8 @@ class LateApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI; waits until the app is there, and raises what kept it from being made."""
-        if self._made is None:
-            self.begin()
+        if self._made is None or (self._made.done() and self._made.exception() is not None):
+            self.begin()  # again: it may have been files that were not to be had for a moment
         assert self._made is not None
         app = await asyncio.shield(self._made)
         await app(scope, receive, send)
