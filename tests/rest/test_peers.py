@@ -307,3 +307,25 @@ def test_what_is_left_of_an_error() -> None:
     """The place of a setting is told apart, since it decides the exit code."""
     assert Failed.of(ConfigError("--port", "no")) == Failed("no", "--port")
     assert Failed.of(WorkerError("gone")) == Failed("gone")
+
+
+async def test_what_was_asked_before_is_answered_once_all_is_settled() -> None:
+    """So a worker that has missed orders obeys them before it answers anybody."""
+    sent: list[object] = []
+    peers = Peers(1, 2, sent.append)
+    may = asyncio.Event()
+
+    async def obey(_: object) -> bool:
+        await may.wait()
+        return True
+
+    peers.on("order", obey)
+    await peers.settled()
+    peers.receive(Ask(1, "order"))
+    peers.receive(Ask(2, "order"))
+    settled = asyncio.create_task(peers.settled())
+    await asyncio.sleep(0)
+    assert not settled.done()
+    may.set()
+    await settled
+    assert [each.id for each in sent if isinstance(each, Answer)] == [1, 2]

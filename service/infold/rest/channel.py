@@ -23,6 +23,7 @@ __all__ = [
     "Gather",
     "Gathered",
     "Hello",
+    "Joined",
     "Lines",
     "Message",
     "Ready",
@@ -119,6 +120,10 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
     shared: bool = False
 
 
+class Joined(msgspec.Struct, frozen=True, tag="joined"):
+    """To a worker that is ready: whatever it has missed stands before this."""
+
+
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """From a worker: the answer to an `Ask`."""
 
@@ -126,7 +131,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     answer: object = None
 
 
-Message = Hello | Drain | Ask | Gathered | Ready | Failed | Gather | Answer
+Message = Hello | Drain | Ask | Gathered | Ready | Joined | Failed | Gather | Answer
 
 _decoder = msgspec.json.Decoder(Message)
 

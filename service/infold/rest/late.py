@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LateApp:
-    """An ASGI app that is made in a thread; if that fails, the requests that wait for it do, and the next tries again.
+    """An ASGI app that is made in a thread; if that fails so does who waits, and the next one tries again.
 
     Args:
         make: Makes it.

@@ -110,6 +110,11 @@ class Peers:
             return
         self._begin(self._answer(message))
 
+    async def settled(self) -> None:
+        """Return once all that was asked so far is answered."""
+        if self._answering:
+            await asyncio.wait(self._answering)
+
     def left_alone(self) -> None:
         """The supervisor is gone; whoever gathers gets this worker's answer."""
         self._send = None

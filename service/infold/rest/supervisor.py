@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from infold.errors import ConfigError, InfoldError, WorkerError
 from infold.rest.access.start import scheme_of, tell_what_others_may
-from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Message, Ready
+from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Joined, Message, Ready
 from infold.rest.listening import listen_everywhere, serving_line
 from infold.rest.peers import Exchange
 from infold.rest.shares import Shares, open_shares
@@ -190,6 +190,7 @@ class _Supervisor:
             case Ready():
                 place.is_ready = place.was_ready = True
                 self._exchange.join(place.worker, channel.send)
+                channel.send(Joined())
                 log.info("worker ready", extra={"worker": place.worker})
                 self._announce_once(message)
             case Failed():

@@ -23,7 +23,7 @@ from infold.rest.access.handshake import shake_hands, shaken_or_gone
 from infold.rest.access.second_door import SecondDoor
 from infold.rest.access.tls import Certificates, certificates_of
 from infold.rest.bounds import Bounds
-from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Ready
+from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Joined, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
 from infold.rest.server import Server, begin_to_leave, config_of, described_late, leave, start
@@ -231,32 +231,37 @@ async def _serve(
     if "metrics" in hello.earlier:
         service.metrics.go_on_from(msgspec.convert(hello.earlier["metrics"], Snapshot))
 
-    def ready() -> None:
-        channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
-        behind.begin()
-
     config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
     main, second = listeners[0], listeners[1] if len(listeners) > 1 else None
     certificates = certificates_of(settings)
-    server = WorkerServer(config, main, hello.worker, shares, ready, second, certificates)
+    server = WorkerServer(config, main, hello.worker, shares, behind.begin, second, certificates)
+    joined = asyncio.Event()
 
     def drain(grace_s: float) -> None:
         begin_to_leave(server, service, grace_s)
+        joined.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain, settings.grace_s)
-    listening = asyncio.create_task(_listen(channel, peers, drain, settings.drain_s))
+    listening = asyncio.create_task(_listen(channel, peers, joined, drain, settings.drain_s))
     await start(service)
+    channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
+    await joined.wait()
+    await peers.settled()  # orders that were given meanwhile; nobody is answered as if they were not
     await server.serve()
     await leave(service)
     listening.cancel()
 
 
-async def _listen(channel: Channel, peers: Peers, drain: Callable[[float], None], drain_s: float) -> None:
+async def _listen(
+    channel: Channel, peers: Peers, joined: asyncio.Event, drain: Callable[[float], None], drain_s: float
+) -> None:
     """Obey the supervisor; without one, drain, and end in any case."""
     async for message in channel:
         match message:
             case Ask() | Gathered():
                 peers.receive(message)
+            case Joined():
+                joined.set()
             case Drain():
                 drain(message.grace_s)
             case Hello() | Ready() | Failed() | Answer():
