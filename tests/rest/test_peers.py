@@ -17,6 +17,7 @@ from infold.rest.channel import (
     Gather,
     Gathered,
     Hello,
+    Joined,
     Lines,
     Message,
     Ready,
@@ -33,6 +34,7 @@ MESSAGES: list[Message] = [
     Gather(1, "load", {"model": "zwölf"}, 0.5, True),
     Gathered(1, [None, True, "x"]),
     Ready("cpu (asked for)", []),
+    Joined(),
     Answer(7, {"nested": [{}]}),
 ]
 
