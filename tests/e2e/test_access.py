@@ -321,13 +321,18 @@ def read_answer(stream: Any) -> tuple[int, bytes]:
 
 
 @contextlib.contextmanager
-def tls_socket(server: Server, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+def tls_socket(
+    server: Server, context: ssl.SSLContext, buffer_bytes: int | None = None
+) -> Iterator[ssl.SSLSocket]:
+    """A connection; with a small buffer the client's system takes little that the client does not."""
     host, port = server.address.split(":")
-    with (
-        socket.create_connection((host, int(port)), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as opened,
-    ):
-        yield opened
+    with socket.socket() as plain:
+        if buffer_bytes is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        plain.settimeout(20)
+        plain.connect((host, int(port)))
+        with context.wrap_socket(plain, server_hostname="localhost") as opened:
+            yield opened
 
 
 @WORKERS
@@ -382,6 +387,39 @@ def test_a_connection_that_breaks_off_in_a_long_body_harms_nobody(
                     socket.socket.send(opened, b"\x17\x03\x03\x40\x00" + b"x" * 100)
         with asking(server.url, authority.trusting()) as client:
             assert client.post(INFER, content=LONG, headers=OCTETS).content.endswith(LONG)
+
+
+@WORKERS
+def test_an_answer_that_is_read_slowly_arrives_and_one_that_is_not_read_is_cut(
+    models: Path, tmp_path: Path, authority: Authority, workers: str
+) -> None:
+    """On a connection that ends with it, too; others are served meanwhile, and it is told."""
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ninference-header-content-length: 0\r\nconnection: close\r\n"
+    body = LONG * 5
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    with (
+        serving(models, tmp_path, **secured(authority, workers=workers, write_timeout_s=1)) as server,
+        tls_socket(server, authority.trusting(), 2**16) as slow,
+        tls_socket(server, authority.trusting(), 2**16) as never,
+        asking(server.url, authority.trusting()) as other,
+    ):
+        never.sendall(request)
+        slow.sendall(request)
+        size = 0
+        while data := slow.recv(2**16):
+            size += len(data)
+            if size % 2**20 < len(data):
+                assert other.post(INFER, content=SHORT, headers=OCTETS).status_code == 200
+                time.sleep(0.15)
+        assert size > len(body)
+        assert data == b""
+        until(lambda: "write_timeout" in {line["reason"] for line in log_of(server, "connection refused")})
+        assert len(log_of(server, "connection refused")) == 1
+        came = 0
+        with contextlib.suppress(OSError):
+            while data := never.recv(2**20):
+                came += len(data)
+        assert came < len(body)
 
 
 @WORKERS

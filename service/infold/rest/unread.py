@@ -10,7 +10,7 @@ import sys
 import termios
 from contextlib import suppress
 
-__all__ = ["cut_off", "unread_bytes"]
+__all__ = ["cut_off", "sent_and_unread", "unread_bytes"]
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -23,7 +23,7 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     """
     with suppress(RuntimeError):  # closed already
         if kept := transport.get_write_buffer_size():
-            return kept + _sent_and_unread(transport)
+            return kept + sent_and_unread(transport)
     return 0
 
 
@@ -36,7 +36,8 @@ def cut_off(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def _sent_and_unread(transport: asyncio.Transport) -> int:
+def sent_and_unread(transport: asyncio.Transport) -> int:
+    """How much the system has of what was written, and the client's system has not."""
     connected = transport.get_extra_info("socket")
     if connected is not None:
         with suppress(OSError):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from authority import Authority
+from infold.rest import worker
 from infold.rest.access import handshake, second_door
 from infold.rest.access.handshake import shaken_or_gone
 from infold.rest.access.second_door import SecondDoor
@@ -58,6 +59,13 @@ async def ask(port: int, context: ssl.SSLContext) -> bytes:
     return answer.rpartition(b"\r\n\r\n")[2]
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others work until something holds."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0)
+
+
 def run(check: Any) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check)
@@ -90,8 +98,7 @@ def test_a_handshake_that_is_not_finished_is_given_up(
             async with asyncio.timeout(20):
                 assert await reader.read() == b""
             writer.close()
-            while server._accepting:
-                await asyncio.sleep(0)
+            await until(lambda: not server._accepting)
 
     run(check())
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
@@ -146,13 +153,42 @@ def test_a_service_that_goes_down_waits_for_no_handshake(
     async def check() -> None:
         async with serving(Authority(tmp_path)) as (server, ports):
             streams = [await asyncio.open_connection("127.0.0.1", port) for port in ports]
-            while len(server._accepting) < 2:
-                await asyncio.sleep(0)
+            await until(lambda: len(server._accepting) == 2)
         for reader, writer in streams:
             assert await reader.read() == b""
             writer.close()
 
     run(check())
+
+
+def test_a_flood_of_handshakes_takes_no_more_than_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some above the limit are told so; the rest are closed without a word, then there is room."""
+    monkeypatch.setattr(worker, "MOST_UNSHAKEN", 2)
+
+    async def check() -> None:
+        authority = Authority(tmp_path)
+        async with serving(authority, max_connections=3) as (server, ports):
+            silent = []
+            for port in (ports[0], ports[1], ports[0], ports[1]):
+                silent.append(await asyncio.open_connection("127.0.0.1", port))
+                await until(lambda: len(server._accepting) == len(silent))
+            assert await ask(ports[0], authority.trusting())  # the fifth of five
+            await until(lambda: not server.server_state.connections)
+            silent.append(await asyncio.open_connection("127.0.0.1", ports[0]))
+            await until(lambda: len(server._accepting) == len(silent))
+            for port in ports:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                assert await reader.read() == b""
+                writer.close()
+            for _, writer in silent:
+                writer.close()
+            await until(lambda: not server._accepting)
+            assert await ask(ports[1], authority.trusting())
+
+    run(check())
+    assert [record.reason for record in caplog.records] == ["connections"] * 2  # type: ignore[attr-defined]
 
 
 def test_nobody_is_waited_for_where_nobody_is() -> None:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable
 
 from infold.rest.access.audit import address_of
 
-__all__ = ["FAREWELL_S", "shake_hands", "shaken_or_gone"]
+__all__ = ["shake_hands", "shaken_or_gone"]
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
-# How long a service that goes down waits for handshakes, and for farewells of those it has nothing to say to.
+# How long a service that goes down waits for handshakes.
 FAREWELL_S = 1.0
+# The end of a connection is not uvloop's to time: see `SecuredTransport`.
+NEVER_S = 1e6
 
 
 async def shake_hands(
@@ -32,7 +34,11 @@ async def shake_hands(
     try:
         client: tuple[object, ...] = connection.getpeername()
         await asyncio.get_running_loop().connect_accepted_socket(
-            protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+            protocol,
+            connection,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S,
+            ssl_shutdown_timeout=NEVER_S,
         )
     except ssl.SSLError as failure:  # plain HTTP, an old version, a certificate that does not hold
         told = {"client": address_of(client), "reason": failure.reason or str(failure)}

@@ -1,4 +1,4 @@
-"""A connection over TLS: whom its client's certificate names, and an end that waits for nobody."""
+"""A connection over TLS, and whom its client's certificate names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from infold.rest.access.guard import CERTIFICATE
-from infold.rest.access.handshake import FAREWELL_S
+from infold.rest.access.secured_transport import SecuredTransport
 from infold.rest.connection import Connection
 
 __all__ = ["SecuredConnection", "name_in"]
@@ -16,23 +16,30 @@ LONGEST_NAME = 128
 
 
 class SecuredConnection(Connection):
-    """A `Connection` whose requests know the client certificate."""
+    """A `Connection` that writes by a `SecuredTransport`, and whose requests know the client certificate."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    _secured: SecuredTransport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """See asyncio: the handshake is over."""
-        super().connection_made(transport)
         if certificate := transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFICATE: name_in(certificate)}
+        self._secured = SecuredTransport(transport, super().pause_writing, super().resume_writing)
+        self._secured.begin()
+        super().connection_made(self._secured)  # type: ignore[arg-type]  # it is one in all but name
 
-    def shutdown(self) -> None:
-        """As uvicorn; a client that does not answer the farewell does not hold up the end."""
-        super().shutdown()
-        if self.transport.is_closing():
-            self.loop.call_later(FAREWELL_S, self._leave)
+    def pause_writing(self) -> None:
+        """See asyncio; the transport keeps what comes from now on."""
+        self._secured.block()
 
-    def _leave(self) -> None:
-        if not self.transport.get_write_buffer_size():  # else an answer is still on its way
-            self.transport.abort()
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._secured.unblock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._secured.lose()
+        super().connection_lost(exc)
 
 
 def name_in(certificate: dict[str, Any]) -> str:
