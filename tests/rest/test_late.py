@@ -15,11 +15,11 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from infold.rest.edge import Edge
 from infold.rest.late import LateApp
 from infold.rest.metrics import Metrics
 from infold.rest.server import described_late
 from infold.rest.service import Service, edge_of
-from infold.rest.wire import Edge
 from infold.runtime import Device, Placement
 from infold.settings import Settings
 
@@ -128,7 +128,7 @@ async def test_an_app_that_cannot_be_made_is_told_and_tried_again_by_the_next_re
         (record.name, record.message, str(record.exc_info[1])) for record in caplog.records if record.exc_info
     ]
     assert lines.count(("infold.rest.late", "app not made", "no such module")) == 3
-    assert lines.count(("infold.rest.wire", "request failed", "no such module")) == 3
+    assert lines.count(("infold.rest.edge", "request failed", "no such module")) == 3
     assert made.times == 3
     made._failure = None
     async with client(app) as asking:

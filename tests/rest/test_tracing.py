@@ -150,7 +150,7 @@ async def test_what_is_logged_meanwhile_has_both_ids(
     found = [
         (line["event"], line["request_id"], line.get("trace_id"))
         for line in lines
-        if line["logger"] in ("anyone", "infold.rest.wire")
+        if line["logger"] in ("anyone", "infold.rest.edge")
     ]
     assert found == [
         ("decoding", "with", TRACE),
@@ -201,7 +201,7 @@ async def test_a_request_begun_from_another_s_answer_has_none_of_its_ids(
         assert earlier.reason == ""
         logs.trace_id.set("")
         tracing.current.set(None)
-    found = [line for line in lines if line["logger"] in ("anyone", "infold.rest.wire")]
+    found = [line for line in lines if line["logger"] in ("anyone", "infold.rest.edge")]
     assert len(found) == 4
     assert not any("trace_id" in line for line in found)
 

@@ -33,6 +33,7 @@ from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start, rejected_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.deadlines import timeout_of
+from infold.rest.edge import Edge
 from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
@@ -41,7 +42,7 @@ from infold.rest.stages import server_timing
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
-from infold.rest.wire import LABEL, Edge, Endpoint, Reply, header, headers_by_name, left, read_body
+from infold.rest.wire import LABEL, Endpoint, Reply, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement, available_cores
 from infold.serving import (
     ALL,
