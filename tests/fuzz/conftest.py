@@ -28,7 +28,7 @@ def settings(folder: Path) -> dict[str, str]:
     """The environment of a server that is fuzzed: models come and go by name, long bodies are refused."""
     return {
         "INFOLD_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
-        "INFOLD_CACHE_DIR": str(folder / "cache"),
+        "INFOLD_CACHE_DIR": str(folder.parent / "cache"),  # one for all, or each would try every model anew
         "INFOLD_MODEL_CONTROL": "explicit",
         "INFOLD_LOAD_MODELS": '["*"]',
     }
