@@ -14,7 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service service
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheels . \
  && /opt/build/bin/pip --python /opt/infold/bin/python install --no-cache-dir --no-deps /tmp/wheels/*.whl \
- && find /opt/infold -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -rf {} + \
+ && find /opt/infold -type d \( -name tests -o -path '*/onnx/backend/test' -o -path '*/onnxruntime/transformers' \) -prune -exec rm -rf {} + \
  && find /opt/infold \( -name '*.cpp' -o -name simdjson.h -o -path '*/swagger_ui_bundle/*.map' \) -delete \
  && /opt/infold/bin/python -m compileall -q /opt/infold/lib
 
