@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from infold.serving import (
     ModelRepository,
     Servable,
     SilentObserver,
+    Watch,
     Work,
     manager,
     preparing,
 )
-from infold.serving import following as following_module
-from infold.serving.following import follow
+from infold.serving.following import SETTLE_S, follow
 from infold.serving.loading import Loaded, load
 from shelves import Shelf
 
@@ -145,16 +145,16 @@ async def serving(
     assert not left
 
 
-class Looks:
-    """The manager's sleep between two looks: it wakes up when told."""
+class Looks(Watch):
+    """A watch whose sleep between two looks ends when told."""
 
     def __init__(self) -> None:
+        super().__init__(Path())
         self._asleep, self._wake = asyncio.Event(), asyncio.Event()
-        self._real_sleep = asyncio.sleep
 
     async def sleep(self, seconds: float) -> None:
-        """In the place of `asyncio.sleep`."""
-        assert seconds == EVERY_S
+        """See `Watch`: until the next look, or until what has changed is settled."""
+        assert seconds in (EVERY_S, SETTLE_S)
         self._asleep.set()
         await self._wake.wait()
         self._wake.clear()
@@ -172,14 +172,11 @@ class Looks:
 async def following(served: Served) -> AsyncIterator[Looks]:
     """The manager follows the repository, until the end."""
     looks = Looks()
-    with pytest.MonkeyPatch.context() as patched:
-        names = {name: getattr(asyncio, name) for name in asyncio.__all__}
-        patched.setattr(following_module, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
-        task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S))
-        yield looks
-        assert not task.done()
-        task.cancel()
-        await asyncio.wait([task])
+    task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S, looks))
+    yield looks
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def until(holds: Callable[[], bool]) -> None:

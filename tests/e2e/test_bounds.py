@@ -686,3 +686,18 @@ def ticks(pid: int) -> int:
     """Time that a process has had a core."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return int(user) + int(system)
+
+
+def test_what_is_held_in_flight_is_on_the_page_of_metrics(server: Server) -> None:
+    """While a body is on its way, and no more once its client has left."""
+
+    def held() -> float:
+        page = httpx.get(f"{server.url}/metrics").text
+        return float(re.search(r"^infold_in_flight_bytes (\S+)$", page, re.MULTILINE)[1])
+
+    until(lambda: held() == 0)
+    slow = Client(server)
+    slow.send(post("double", bytes(1000), length=2000))
+    until(lambda: held() == 2000)
+    slow.reset()
+    until(lambda: held() == 0)

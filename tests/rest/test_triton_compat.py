@@ -307,7 +307,7 @@ async def test_a_full_queue_and_a_timeout(app: App, client: httpx.AsyncClient) -
     late = await infer(1, timeout=1)
     assert (late.status_code, late.json()) == (503, {"error": "Request timeout expired"})
     waits = asyncio.create_task(infer(1))
-    while not servable.is_full:
+    while servable.waiting_rows < servable.version.config.batching.capacity_rows:
         await asyncio.sleep(0)
     full = await infer(1)
     assert (full.status_code, full.json()) == (503, {"error": "Exceeds maximum queue size"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -139,16 +138,13 @@ async def test_following_ends_with_the_service(shelf: Shelf, cache: Cache) -> No
     """It loads nothing once the service drains."""
     async with serving(shelf, cache) as served:
         looks = Looks()
-        with pytest.MonkeyPatch.context() as patched:
-            names = {name: getattr(asyncio, name) for name in asyncio.__all__}
-            patched.setattr(following_module, "asyncio", SimpleNamespace(**{**names, "sleep": looks.sleep}))
-            task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S))
-            await looks.look()
-            shelf.put("m")
-            await looks.look()
-            served.catalogue.begin_drain()
-            looks._wake.set()
-            await asyncio.wait_for(task, 20)
+        task = asyncio.create_task(follow(served.manager, served.repository, EVERY_S, looks))
+        await looks.look()
+        shelf.put("m")
+        await looks.look()
+        served.catalogue.begin_drain()
+        looks._wake.set()
+        await asyncio.wait_for(task, 20)
         assert served.loads == []
 
 

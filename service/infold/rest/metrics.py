@@ -63,6 +63,7 @@ GAUGES = {
     "infold_requests_in_flight": ("Requests that wait or run.", OF_MODEL),
     "infold_queue_rows": ("Rows that wait for a run.", OF_MODEL),
     "infold_queue_requests": ("Requests that wait for a run.", OF_MODEL),
+    "infold_in_flight_bytes": ("Bodies of requests that are not answered yet, in bytes.", ()),
 }
 LATEST = {"infold_last_run_timestamp_seconds": ("When a run ended last, in Unix time.", OF_MODEL)}
 # Not on the page: a label for each number of rows would be too many.
@@ -209,11 +210,16 @@ class Metrics:
         """Count on from what an earlier process had, so that no total ever falls; not its states."""
         self._earlier = {**earlier, "states": [], "gauges": {}}
 
-    def snapshot(self, load: Mapping[tuple[str, int], tuple[int, int, int]] | None = None) -> Snapshot:
+    def snapshot(
+        self,
+        load: Mapping[tuple[str, int], tuple[int, int, int]] | None = None,
+        in_flight_bytes: int = 0,
+    ) -> Snapshot:
         """Everything counted, what was gone on from included.
 
         Args:
             load: Of each model and version, requests in flight, rows that wait and requests that wait.
+            in_flight_bytes: That the bodies of requests in flight have together.
         """
         present = [([model, str(version)], counts) for (model, version), counts in (load or {}).items()]
         models = [([model, str(version)], counts) for (model, version), counts in self._models.items()]
@@ -273,6 +279,7 @@ class Metrics:
                 "infold_requests_in_flight": [(labels, float(flying)) for labels, (flying, _, _) in present],
                 "infold_queue_rows": [(labels, float(rows)) for labels, (_, rows, _) in present],
                 "infold_queue_requests": [(labels, float(waiting)) for labels, (_, _, waiting) in present],
+                "infold_in_flight_bytes": [([], float(in_flight_bytes))],
             },
             "states": [(model, str(version), state) for (model, version), state in self._states.items()],
         }

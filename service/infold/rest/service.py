@@ -195,7 +195,7 @@ class Service:
             return True
 
         async def metrics(_: object) -> Snapshot:
-            return self.metrics.snapshot(self.models.load)
+            return self.metrics.snapshot(self.models.load, self.bounds.in_flight.held_bytes)
 
         async def states(_: object) -> object:
             return msgspec.to_builtins(self.models.states())

@@ -8,7 +8,6 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -22,9 +21,6 @@ from infold.rest.compression import Coding, coding_of, compress, inflate, inflat
 from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
 from infold.rest.in_flight import InFlight
 from infold.rest.problems import Problems, error_body, headers_of, our_words
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LABEL", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
 

@@ -136,11 +136,6 @@ class Batcher:
         return len(self._pending)
 
     @property
-    def is_full(self) -> bool:
-        """Whoever comes now will be refused."""
-        return self.waiting_rows >= self._batching.capacity_rows
-
-    @property
     def retry_after_s(self) -> int:
         """After how many seconds those that wait now are likely through."""
         return self._pace.retry_after_s(self.waiting_rows)

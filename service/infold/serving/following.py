@@ -19,9 +19,7 @@ log = logging.getLogger(__name__)
 SETTLE_S = 2.0
 
 
-async def follow(
-    manager: ModelManager, repository: ModelRepository, every_s: float, watch: Watch | None = None
-) -> None:
+async def follow(manager: ModelManager, repository: ModelRepository, every_s: float, watch: Watch) -> None:
     """Look from time to time, until the service goes down; what is still being written waits until it is not.
 
     Another folder in the repository's place, with nothing in it, is a volume that has gone, and no
@@ -36,10 +34,7 @@ async def follow(
     seen: Mapping[str, Found] = {}
     is_settled, was_gone, home = True, False, repository.identity()
     while True:
-        if watch is None:
-            await asyncio.sleep(every_s)
-        else:
-            await watch.sleep(every_s if is_settled else min(every_s, SETTLE_S))
+        await watch.sleep(every_s if is_settled else min(every_s, SETTLE_S))
         if manager.catalogue.is_draining:
             return
         here = repository.identity()

@@ -77,11 +77,6 @@ class Servable:
         return self._batcher.in_flight if self._batcher else 0
 
     @property
-    def is_full(self) -> bool:
-        """Whoever comes now will be refused."""
-        return self._batcher is not None and self._batcher.is_full
-
-    @property
     def retry_after_s(self) -> int:
         """After how many seconds those that wait now are likely through."""
         return self._batcher.retry_after_s if self._batcher else 1

@@ -101,7 +101,7 @@ class ModelManager:
     @property
     def rejected(self) -> dict[str, list[int]]:
         """Of each model, versions that were rolled back from."""
-        return {name: sorted(versions) for name, versions in self._rejected.items()}
+        return {name: sorted(versions) for name, versions in self._rejected.items() if versions}
 
     @property
     def longest_run_s(self) -> float:

@@ -121,10 +121,10 @@ def prepare(version: ModelVersion, narrow: RunOptions, cores: int, cache: Cache)
     """A version has been run, and what the next load can make use of is in the cache.
 
     Raises:
-        SessionError: onnxruntime refuses it, or its files lie where they may not.
+        SessionError: onnxruntime refuses it, or its weights lie where they may not; who calls has
+            looked at the graph's own file (`check_files`).
         DeviceError: It loads, but not on that device.
     """
-    check_files(version.path)
     key = cache.key(version.path, narrow)
     if narrow.placement.device is Device.CUDA:
         return _on_cuda(version, narrow, key)
