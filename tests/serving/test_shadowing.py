@@ -374,3 +374,22 @@ def alive(sessions: list[weakref.ref[Session]]) -> int:
     """Sessions that are still there."""
     gc.collect()
     return sum(each() is not None for each in sessions)
+
+
+@pytest.mark.usefixtures("sessions")
+async def test_a_shadow_that_leads_out_of_the_repository_is_not_opened(
+    shelf: Shelf, cache: Cache, tmp_path: Path
+) -> None:
+    """As a version that does is not; the version itself answers, and says why it has none."""
+    shadowed(shelf)
+    outside = tmp_path.parent / f"{tmp_path.name}.onnx"
+    onnx.save(scaled(2.0), str(outside))
+    path = shelf.root / "m" / "1" / "unfolded.onnx"
+    path.unlink()
+    path.symlink_to(outside)
+    async with serving(shelf, cache) as served:
+        await served.manager.reconcile()
+        assert await served.factor("m") == 2
+        await until(lambda: bool(served.reasons))
+        assert str(path) in served.reasons[0]
+        assert served.states == {("m", 1): State.READY}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from infold.errors import ConfigError, RuntimeCrashError, SessionError
 from infold.runtime import Run as IsolatedRun
 from infold.runtime import RunOptions, Session, ShadowConfig, kept_child, run_isolated
 from infold.runtime.measuring import one_row
+from infold.runtime.model_files import check_files
 from infold.serving.calls import RunFunction
 from infold.serving.declared import declared
 from infold.serving.events import Observer
+from infold.serving.preparing import checked_weights
 from infold.serving.repository import ModelVersion
 from infold.serving.reshaping import as_declared
 from infold.serving.sampling import MOST_ROWS
@@ -58,11 +61,13 @@ def _opened(version: ModelVersion, path: Path, own: Signature, shadow: Shadow) -
 
     Raises:
         ConfigError: It is not there, or takes or gives something else than the version.
-        SessionError: onnxruntime refuses it, or dies of it.
+        SessionError: onnxruntime refuses it, or dies of it, or its files lie where they may not.
     """
     place = f"{version.path.parent}: shadow"
     if not path.is_file():
         raise ConfigError(place, f"there is no file '{path}'")
+    check_files(path)
+    checked_weights(replace(version, path=path))
     _try_apart(path, own, shadow)
     # As the graph is written, not as onnxruntime rewrites it: that is what is held against it.
     session = Session(path, RunOptions(intra_op_threads=1, optimize=False, keeps_memory=False))
