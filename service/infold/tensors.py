@@ -49,7 +49,7 @@ class TensorSpec:
     @property
     def has_batch_axis(self) -> bool:
         """The first axis exists and is not of fixed length."""
-        return bool(self.shape) and not isinstance(self.shape[0], int)  # type: ignore[index]
+        return bool(self.shape) and not isinstance(self.shape[0], int)  # type: ignore[index]  # not None
 
     @property
     def rank(self) -> int | None:

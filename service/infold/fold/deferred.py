@@ -47,4 +47,4 @@ def deferred(*names: str) -> Iterator[None]:
 
 
 with deferred("sympy", "onnx_ir._symbolic_shapes"):
-    import onnx_ir  # noqa: F401
+    import onnx_ir  # noqa: F401 - while sympy is held back

@@ -93,7 +93,7 @@ class Field:
             result = np.full(shape, neutral)
             index: list[object] = [slice(None)] * array.ndim
             index[axis] = np.asarray(indices, np.int64)
-            result[tuple(index)] = array  # type: ignore[index]
+            result[tuple(index)] = array  # type: ignore[index]  # slices and numbers
             return result
 
         return Field(_shrunk(place(self.scale, 1.0)), _shrunk(place(self.shift, 0.0)))
@@ -198,8 +198,8 @@ def _regrouped(array: F64, source: Sequence[Dim], target: Sequence[Dim], groups:
             full.append(array.shape[ours[0]])
             shape.append(array.shape[ours[0]])
         elif all(isinstance(d, int) for d in (*lengths, *wanted)):
-            full += lengths  # type: ignore[arg-type]
-            shape += wanted  # type: ignore[arg-type]
+            full += lengths  # type: ignore[arg-type]  # all are whole numbers
+            shape += wanted  # type: ignore[arg-type]  # the same
         else:
             return None
     return np.broadcast_to(array, full).reshape(shape)

@@ -261,7 +261,7 @@ def _looks_affine(node: ir.Node, opset: int) -> bool:
     index = _data_index(node)
     if index is None:
         return False
-    dtype = node.inputs[index].dtype or node.outputs[0].dtype  # type: ignore[union-attr]
+    dtype = node.inputs[index].dtype or node.outputs[0].dtype  # type: ignore[union-attr]  # it was found
     if dtype is None and node.op_type != "Neg":
         other = node.inputs[1 - index]
         dtype = None if other is None else stored_dtype(other)

@@ -117,7 +117,7 @@ class Throwaway:
     def _talk(self, talk: _Talk, deadline: float) -> bool:
         """Say the order and hear the answers; True where the time was over first."""
         given, answers, errors = self._process.stdin, self._process.stdout, self._process.stderr
-        assert given is not None and answers is not None and errors is not None  # noqa: PT018
+        assert given is not None and answers is not None and errors is not None  # noqa: PT018 - no test
         os.set_blocking(given.fileno(), False)
         with selectors.DefaultSelector() as waiting:
             waiting.register(given, selectors.EVENT_WRITE, talk.give)

@@ -37,7 +37,7 @@ def load_decoders() -> None:
     """What decodes pictures is loaded, so that no request waits for it."""
     import PIL.JpegImagePlugin
     import PIL.PngImagePlugin
-    import PIL.WebPImagePlugin  # noqa: F401
+    import PIL.WebPImagePlugin  # noqa: F401 - used as an attribute of PIL
 
 
 def decoded(data: bytes | memoryview, grey: bool, exif: bool, place: str) -> Image:
