@@ -20,6 +20,7 @@ from infold.rest.channel import (
     Joined,
     Lines,
     Message,
+    Opened,
     Ready,
     encode,
 )
@@ -33,7 +34,8 @@ MESSAGES: list[Message] = [
     Failed("line one\nline two", "INFOLD_PORT"),
     Gather(1, "load", {"model": "zwölf"}, 0.5, True),
     Gathered(1, [None, True, "x"]),
-    Ready("cpu (asked for)", []),
+    Ready(),
+    Opened("cpu (asked for)", []),
     Joined(),
     Answer(7, {"nested": [{}]}),
 ]

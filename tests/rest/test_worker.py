@@ -1,6 +1,7 @@
 """How connections are taken, alone and as one of several: in this process, on a real socket."""
 
 import asyncio
+import mmap
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -115,6 +116,35 @@ def test_one_that_is_full_leaves_connections_to_whoever_has_room() -> None:
             finally:
                 for _, writer in (first, second):
                     writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(check())
+
+
+def test_a_connection_on_its_way_in_counts_once() -> None:
+    """Or the others, who see one too many, would take the next one although they are full."""
+
+    async def check() -> None:
+        listener = listen(SETTINGS)
+        descriptor = open_shares(2)
+        seen_by_all = memoryview(mmap.mmap(descriptor, 8)).cast("i")
+        shares = Shares(descriptor, 2)
+        os.close(descriptor)
+        async with serving(listener, 0, shares) as server:
+            shown, held = set(), []
+            for count in range(1, 6):
+                held.append(asyncio.ensure_future(asyncio.open_connection(*listener.getsockname())))
+                while len(server.server_state.connections) < count or not held[-1].done():
+                    await server.on_tick(1)
+                    shown.add((count, seen_by_all[0]))
+                    await asyncio.sleep(0)
+                for _ in range(5):  # until its task has ended
+                    await server.on_tick(1)
+                    shown.add((count, seen_by_all[0]))
+                    await asyncio.sleep(0)
+            assert shown == {(count, known) for count in range(1, 6) for known in (count - 1, count)}
+            for each in held:
+                each.result()[1].close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check())

@@ -26,6 +26,7 @@ __all__ = [
     "Joined",
     "Lines",
     "Message",
+    "Opened",
     "Ready",
     "encode",
 ]
@@ -73,7 +74,11 @@ class Gathered(msgspec.Struct, frozen=True, tag="gathered"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """From a worker: it answers requests from now on.
+    """From a worker: it has loaded what it serves, and waits until it has joined the others."""
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """From a worker that has joined: it takes connections from now on.
 
     Attributes:
         device: The device that runs the models, and why.
@@ -131,7 +136,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     answer: object = None
 
 
-Message = Hello | Drain | Ask | Gathered | Ready | Joined | Failed | Gather | Answer
+Message = Hello | Drain | Ask | Gathered | Ready | Joined | Opened | Failed | Gather | Answer
 
 _decoder = msgspec.json.Decoder(Message)
 

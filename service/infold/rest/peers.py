@@ -178,11 +178,6 @@ class Exchange:
         self._ids = itertools.count(1)
         self._open: dict[int, _Gathering] = {}
 
-    @property
-    def members(self) -> int:
-        """How many workers are there to be asked."""
-        return len(self._members)
-
     def earlier(self, worker: int) -> Mapping[str, object]:
         """What a worker answered last, and any on shared topics, by topic, as far as it is kept.
 

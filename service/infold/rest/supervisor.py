@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from infold.errors import ConfigError, InfoldError, WorkerError
 from infold.rest.access.start import scheme_of, tell_what_others_may
-from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Joined, Message, Ready
+from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, Joined, Message, Opened, Ready
 from infold.rest.listening import listen_everywhere, serving_line
 from infold.rest.peers import Exchange
 from infold.rest.shares import Shares, open_shares
@@ -59,6 +59,7 @@ class _Place:
     channel: Channel | None = None
     is_ready: bool = False
     was_ready: bool = False
+    is_open: bool = False
     failure: Failed | None = None
 
 
@@ -160,7 +161,7 @@ class _Supervisor:
                 *command, stdin=DEVNULL, pass_fds=shared
             )
         log.info("worker started", extra={"worker": place.worker, "pid": process.pid})
-        place.failure, place.is_ready = None, False
+        place.failure, place.is_ready, place.is_open = None, False, False
         channel = None
         try:
             place.channel = channel = await Channel.over(ours)
@@ -191,6 +192,8 @@ class _Supervisor:
                 place.is_ready = place.was_ready = True
                 self._exchange.join(place.worker, channel.send)
                 channel.send(Joined())
+            case Opened():
+                place.is_open = True
                 log.info("worker ready", extra={"worker": place.worker})
                 self._announce_once(message)
             case Failed():
@@ -202,12 +205,12 @@ class _Supervisor:
             case _:
                 log.error("message not understood", extra={"worker": place.worker})
 
-    def _announce_once(self, ready: Ready) -> None:
-        if self._is_announced or self._exchange.members < len(self._places) or self._draining.is_set():
+    def _announce_once(self, opened: Opened) -> None:
+        if self._is_announced or self._draining.is_set() or not all(each.is_open for each in self._places):
             return
         self._is_announced = True
-        self._announce(f"infold runs models on {ready.device}")
-        self._announce(serving_line(ready.models, self._listeners, scheme_of(self._settings)))
+        self._announce(f"infold runs models on {opened.device}")
+        self._announce(serving_line(opened.models, self._listeners, scheme_of(self._settings)))
 
 
 def _start_error(place: _Place, cause: str) -> InfoldError:

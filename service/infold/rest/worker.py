@@ -23,7 +23,7 @@ from infold.rest.access.handshake import shake_hands, shaken_or_gone
 from infold.rest.access.second_door import SecondDoor
 from infold.rest.access.tls import Certificates, certificates_of
 from infold.rest.bounds import Bounds
-from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Joined, Ready
+from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Joined, Opened, Ready
 from infold.rest.counting import Snapshot
 from infold.rest.peers import Peers
 from infold.rest.server import Server, begin_to_leave, config_of, described_late, leave, start
@@ -77,7 +77,7 @@ class WorkerServer(Server):
         self._worker = worker
         self._shares = shares
         self._on_ready = on_ready
-        self._accepting: set[asyncio.Task[object]] = set()
+        self._accepting: dict[asyncio.Task[object], asyncio.Protocol] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections."""
@@ -140,7 +140,9 @@ class WorkerServer(Server):
 
     @property
     def _held(self) -> int:
-        return len(self.server_state.connections) + len(self._accepting)
+        # One that is on its way in is among the connections before its task has ended.
+        made = self.server_state.connections
+        return len(made) + sum(protocol not in made for protocol in self._accepting.values())
 
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,15 +167,16 @@ class WorkerServer(Server):
             return
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
+        protocol = self._protocol()
         task: asyncio.Task[object]
         # The loop sets TCP_NODELAY; without it an answer of two segments would wait 40 ms.
         if self._certificates is None:
-            task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
         else:
             context = self._certificates.context(is_second=is_second)
-            task = loop.create_task(shake_hands(self._protocol, connection, context))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+            task = loop.create_task(shake_hands(lambda: protocol, connection, context))
+        self._accepting[task] = protocol
+        task.add_done_callback(self._accepting.pop)
         self._show_share()
 
     def _protocol(self) -> asyncio.Protocol:
@@ -234,8 +237,13 @@ async def _serve(
     config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
     main, second = listeners[0], listeners[1] if len(listeners) > 1 else None
     certificates = certificates_of(settings)
-    server = WorkerServer(config, main, hello.worker, shares, behind.begin, second, certificates)
     joined = asyncio.Event()
+
+    def opened() -> None:
+        behind.begin()
+        channel.send(Opened(f"{placement.device} ({placement.why})", service.models.models()))
+
+    server = WorkerServer(config, main, hello.worker, shares, opened, second, certificates)
 
     def drain(grace_s: float) -> None:
         begin_to_leave(server, service, grace_s)
@@ -244,7 +252,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain, settings.grace_s)
     listening = asyncio.create_task(_listen(channel, peers, joined, drain, settings.drain_s))
     await start(service)
-    channel.send(Ready(f"{placement.device} ({placement.why})", service.models.models()))
+    channel.send(Ready())
     await joined.wait()
     await peers.settled()  # orders that were given meanwhile; nobody is answered as if they were not
     await server.serve()
@@ -264,7 +272,7 @@ async def _listen(
                 joined.set()
             case Drain():
                 drain(message.grace_s)
-            case Hello() | Ready() | Failed() | Answer():
+            case Hello() | Ready() | Opened() | Failed() | Answer():
                 continue
     peers.left_alone()
     drain(0.0)
