@@ -78,15 +78,18 @@ clients: $(VENV)/.dev .venv-clients/.ready ## Ask the service with KServe's clie
 frameworks: .venv-frameworks/.ready ## Convert straight from Keras, TensorFlow and PyTorch.
 	.venv-frameworks/bin/python -m pytest -n 2 -m frameworks
 
-examples: .venv-frameworks/.ready ## Run each framework's example, from training to curl.
-	for story in pytorch keras tensorflow; do \
-	    .venv-frameworks/bin/python examples/$${story}_digits.py || exit 1; done
+STORIES := pytorch_digits keras_digits tensorflow_digits
+.PHONY: $(STORIES)
+examples: $(STORIES)  ## Run each framework's example, from training to curl (-j2 runs two at a time).
+
+$(STORIES): .venv-frameworks/.ready
+	.venv-frameworks/bin/python examples/$@.py
 
 zoo: .venv-frameworks/.ready ## Convert whole architectures; writes docs/networks.md (a quarter of an hour).
 	.venv-frameworks/bin/python tests/networks/zoo.py
 
 networks: .venv-frameworks/.ready ## Fold whole networks of Keras and PyTorch, and prove each.
-	.venv-frameworks/bin/python -m pytest -m networks -s tests/networks -k "$(ONLY)"
+	.venv-frameworks/bin/python -m pytest -n 2 -m networks tests/networks -k "$(ONLY)"
 
 bench-serving: $(VENV)/.dev ## Compare with other model servers; prints tables (hours; needs a C compiler).
 	$(BIN)/python benchmarks/serving/peers.py
