@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 SIZE   ?= 1
 
-.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders clients frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients frameworks examples zoo networks lock dist container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -102,6 +102,10 @@ bench-codec: $(VENV)/.dev ## Time reading and writing tensors beside the fastest
 bench-folders: $(VENV)/.dev ## Compare with other converters; prints a table.
 	$(BIN)/python benchmarks/folders/peers.py
 	$(BIN)/python benchmarks/folders/run.py
+
+bench-scale: $(VENV)/.dev ## Measure service times, simulate 10^5 requests/s; writes docs/scale.md (five minutes).
+	$(BIN)/python benchmarks/scale/measure.py
+	$(BIN)/python benchmarks/scale/simulate.py --write
 
 dist: $(VENV)/.dev    ## Build wheel and sdist into dist/.
 	rm -rf dist
