@@ -39,8 +39,8 @@ GONE: dict[str, Callable[[int], int]] = {
     "a zone, a third of them": lambda nodes: -(-nodes // 3),
 }
 DELAYS_S = {
-    "15 s: somebody starts replicas by hand": 15,
-    "45 s: metrics 15, autoscaler 15, a place and the start 15": 45,
+    "15 s: a replica gets its place and starts": 15,
+    "45 s: the same after metrics, 15, and autoscaler, 15": 45,
     "120 s: the same, and the image is pulled": 120,
     "300 s: the same, and a machine is got": 300,
 }
@@ -54,6 +54,9 @@ def latency(times: ServiceTimes) -> str:
         outcomes = [steady(body, times, share) for share in SHARES]
         told = [f"{figure(each.quantile_ms(0.5))}; {figure(each.quantile_ms(0.99))}" for each in outcomes]
         rows.append([f"({letter}) {body.name}", *told])
+    for letter in "ce":
+        waits = [1e3 * steady(times.cases[letter], times, share).mean_wait for share in SHARES]
+        rows.append([f"({letter}) mean time from caller to run", *map(figure, waits)])
     return table([f"p50; p99 in ms, {NODES} nodes", *(f"{share:.0%} busy" for share in SHARES)], rows)
 
 

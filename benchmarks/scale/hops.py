@@ -89,7 +89,7 @@ def spell(running: Running, network: str, port: int, callers: int, seconds: floa
 def haproxy_version(program: Path) -> str:
     """As it says itself."""
     said = subprocess.run([str(program), "-v"], capture_output=True, text=True).stdout.split()
-    return next(iter(said[2:3]), "")
+    return next(iter(said[2:3]), "").partition("-")[0]
 
 
 def hop_times(

@@ -87,7 +87,7 @@ class Process:
         if self._is_inline:
             self._end(request)
             return
-        if len(self._running) == self._cores:  # the loop had its core from a run
+        if sum(job.cores for job in self._running) >= self._cores:  # the loop had its core from a run
             self._running[next(iter(self._running))] += self._times.loop_s
         try:
             self._queue.offer(Ticket(request, 1, None, self._agenda.now))
