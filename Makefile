@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 SIZE   ?= 1
 
-.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients frameworks examples zoo networks lock dist container clean
+.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients frameworks examples zoo networks lock dist gpu-test container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -67,6 +67,17 @@ bench: $(VENV)/.dev   ## Measure serving for a minute: beside a bare loop, bare 
 clients: $(VENV)/.dev .venv-clients/.ready ## Ask the service with KServe's client too.
 	$(BIN)/python -m pytest -m clients
 
+# onnxruntime for GPUs overwrites the one for CPUs, so it has an environment of its own; needs an NVIDIA GPU.
+.venv-gpu/.ready: pyproject.toml $(LOCKS)/dev.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes onnxruntime
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[gpu]'
+	touch $@
+
+gpu-test: .venv-gpu/.ready ## Run on a GPU what can only be shown there; fails where there is none.
+	GPU_TESTS=required .venv-gpu/bin/python -m pytest -m gpu -rs tests/gpu
+
 # Frameworks live in an environment of their own; they are heavy and no server needs them.
 .venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
@@ -118,4 +129,4 @@ lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any regi
 	$(BIN)/python deploy/locks/lock.py
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-frameworks build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients .venv-frameworks .venv-gpu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,7 +42,7 @@ def test_every_setting_has_its_row_with_the_true_default() -> None:
 
 def test_every_key_of_model_toml_has_its_row_with_the_true_default() -> None:
     """The same for what a model's owner may say."""
-    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", _configuration(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `([^`]*)` \|", _configuration(), re.MULTILINE))
     expected: dict[str, object] = {"versions": ModelConfig().versions, "version_labels": {}}
     sections = {
         "batching": Batching(),

@@ -61,7 +61,11 @@ class Settings(BaseSettings):
     cache_dir: Annotated[
         Path, Field(description="Where optimized graphs and measurements of loaded models are kept.")
     ] = Path("~/.cache/infold")
-    device: Annotated[Device, Field(description="`cpu`, `cuda` or `auto`.")] = Device.CPU
+    device: Annotated[Device, Field(description="`cpu`, `cuda`, `tensorrt` or `auto`.")] = Device.CPU
+    gpu_id: Annotated[int, Field(ge=0, le=1023, description="Number of the GPU that runs the models.")] = 0
+    gpu_memory_bytes: Annotated[
+        int, Field(ge=0, description="Most GPU memory of one model's session, in bytes; 0 sets no limit.")
+    ] = 0
     workers: Annotated[
         int, Field(ge=1, le=256, description="Processes that answer; each loads every model.")
     ] = 1

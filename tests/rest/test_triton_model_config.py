@@ -113,12 +113,12 @@ def test_instances_are_runs() -> None:
     wished = ModelConfig(session=SessionConfig(runs=3))
     groups = [
         each["instance_group"][0]
-        for each in (told(), told(config=wished), told(config=wished, runs=2, device=Device.CUDA))
+        for each in (told(), told(config=wished), told(config=wished, runs=2, device=Device.CUDA, gpu_id=1))
     ]
     assert [(each["count"], each["kind"], each["gpus"]) for each in groups] == [
         (1, "KIND_CPU", []),
         (3, "KIND_CPU", []),
-        (2, "KIND_GPU", [0]),
+        (2, "KIND_GPU", [1]),
     ]
 
 

@@ -136,6 +136,7 @@ def test_a_cuda_provider_that_does_not_load_is_an_error(monkeypatch: pytest.Monk
             return ["CPUExecutionProvider"]
 
     monkeypatch.setattr("onnxruntime.InferenceSession", OnCpu)
+    monkeypatch.setattr("infold.runtime.gpu_check.provider_file", lambda name: None)
     with pytest.raises(DeviceError, match="could not load its CUDA provider"):
         choose_device(Device.CUDA)
 
@@ -148,6 +149,7 @@ def test_what_the_driver_says_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("driver too old\nsecond line")
 
     monkeypatch.setattr("onnxruntime.InferenceSession", broken)
+    monkeypatch.setattr("infold.runtime.gpu_check.provider_file", lambda name: None)
     with pytest.raises(DeviceError, match="driver too old$"):
         choose_device(Device.CUDA)
 
@@ -157,7 +159,7 @@ def test_the_probe_graph_is_a_model() -> None:
     import numpy as np
     import onnxruntime
 
-    from infold.runtime.options import _IDENTITY
+    from infold.runtime.gpu_check import IDENTITY
 
-    session = onnxruntime.InferenceSession(_IDENTITY, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(IDENTITY, providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.array([2.5], np.float32)})[0].tolist() == [2.5]

@@ -12,6 +12,7 @@ import pytest
 from graphs import conv_norm, model, normal
 from infold.errors import SessionError
 from infold.runtime import Batching, Cache, Device, ModelConfig, Placement, Session, SessionConfig
+from infold.runtime.gpu_runs import Left
 from infold.runtime.prepared import GRAPH
 from infold.serving import loading, preparing
 from infold.serving.loading import Loaded
@@ -125,12 +126,15 @@ def test_on_a_gpu_requests_are_joined_unless_that_is_not_wished(
     """Nothing is measured there."""
     for module in (loading, preparing):
         monkeypatch.setattr(module, "Session", lambda path, options: Session(path))
-    monkeypatch.setattr(preparing, "nodes_left_on_cpu", lambda *_: ())
+    monkeypatch.setattr(preparing, "nodes_left", lambda *_: Left(("Shape",), ("Resize",)))
     onnx.save(conv_norm(16), str(watched.folder / "model.onnx"))
     config = ModelConfig(batching=Batching(max_rows=8, join=join))
     version = ModelVersion("m", 1, watched.folder / "model.onnx", config)
     cuda = Placement(Device.CUDA, "asked for")
-    assert loading.load(version, cuda, 2, watched.cache).plan.join_rows == rows
+    loaded = loading.load(version, cuda, 2, watched.cache)
+    assert (loaded.plan.join_rows, loaded.left_on_cpu, loaded.left_on_cuda) == (rows, ("Shape",), ("Resize",))
+    # No size comes up that was not warmed up; rows of a model that joins none may depend on each other.
+    assert loaded.plan.pad_to == ((1, 2, 4, 8) if rows == 8 else ())
 
 
 def test_the_golden_row_is_what_is_run(watched: Watched) -> None:

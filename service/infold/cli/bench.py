@@ -83,7 +83,9 @@ def command(
     insecure: Annotated[bool, typer.Option("--insecure", help="Believe any certificate.")] = False,
     device: Annotated[
         str | None,
-        typer.Option(metavar="cpu|cuda|auto", help="What runs the models of a repository; default: cpu."),
+        typer.Option(
+            metavar="cpu|cuda|tensorrt|auto", help="What runs the models of a repository; default: cpu."
+        ),
     ] = None,
     csv: Csv = None,
     plot: Plot = None,

@@ -15,7 +15,7 @@ def command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: 8080.")] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="cpu|cuda|auto", help="What runs the models; default: cpu.")
+        str | None, typer.Option(metavar="cpu|cuda|tensorrt|auto", help="What runs the models; default: cpu.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that answer; each loads every model; default: 1.")

@@ -68,7 +68,11 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
     Raises:
         DeviceError: The device that was asked for is not to be had.
     """
-    service = Service(settings, placement or choose_device(settings.device), peers)
+    service = Service(
+        settings,
+        placement or choose_device(settings.device, settings.gpu_id, settings.gpu_memory_bytes),
+        peers,
+    )
     app = described_app(service)
     app.edge = edge_of(service, app.behind_the_edge)
     return app

@@ -148,7 +148,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         DeviceError, SessionError, RepositoryError: As `choose_device` and `start`.
     """
     tell_what_others_may(settings)
-    placement = choose_device(settings.device)
+    placement = choose_device(settings.device, settings.gpu_id, settings.gpu_memory_bytes)
     announce(f"infold runs models on {placement.device} ({placement.why})")
     service = Service(settings, placement)
     behind = described_late(service)

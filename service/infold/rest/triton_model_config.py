@@ -28,6 +28,7 @@ def model_config_json(
     *,
     runs: int = 0,
     device: Device = Device.CPU,
+    gpu_id: int = 0,
 ) -> dict[str, Any]:
     """The configuration of a model, ready to be written as JSON.
 
@@ -40,6 +41,7 @@ def model_config_json(
         triton: What its owner wrote for Triton; None if nothing.
         runs: At once; 0 tells what `config` says, or 1.
         device: That runs it.
+        gpu_id: Number of the GPU, where it is one.
     """
     is_batched, batching = signature.is_batched, config.batching
     declared = {each.name: each for each in (*triton.inputs, *triton.outputs)} if triton is not None else {}
@@ -67,7 +69,7 @@ def model_config_json(
         ],
         "batch_input": [],
         "batch_output": [],
-        "instance_group": [_group(name, runs or config.session.runs or 1, device)],
+        "instance_group": [_group(name, runs or config.session.runs or 1, device, gpu_id)],
         "default_model_filename": triton.filename if triton is not None else MODEL_FILE,
         "cc_model_filenames": {},
         "metric_tags": {},
@@ -99,13 +101,12 @@ def _tensor(spec: TensorSpec, declared: TritonTensor | None, *, is_batched: bool
     return told
 
 
-def _group(name: str, count: int, device: Device) -> dict[str, Any]:
-    is_cuda = device is Device.CUDA
+def _group(name: str, count: int, device: Device, gpu_id: int) -> dict[str, Any]:
     return {
         "name": f"{name}_0",
-        "kind": "KIND_GPU" if is_cuda else "KIND_CPU",
+        "kind": "KIND_GPU" if device.is_gpu else "KIND_CPU",
         "count": count,
-        "gpus": [0] if is_cuda else [],
+        "gpus": [gpu_id] if device.is_gpu else [],
         "secondary_devices": [],
         "profile": [],
         "passive": False,

@@ -79,6 +79,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
             found.triton,
             runs=servable.runs,
             device=service.manager.placement.device,
+            gpu_id=service.manager.placement.gpu_id,
         )
 
     @app.get("/v2/models/{model}/config", tags=["v2"])

@@ -227,7 +227,7 @@ async def _work(listeners: list[socket.socket], shares_fd: int, connected: socke
 async def _serve(
     hello: Hello, settings: Settings, listeners: list[socket.socket], shares: Shares, channel: Channel
 ) -> None:
-    placement = choose_device(settings.device)
+    placement = choose_device(settings.device, settings.gpu_id, settings.gpu_memory_bytes)
     peers = Peers(hello.worker, settings.workers, channel.send, hello.earlier)
     service = Service(settings, placement, peers)
     behind = described_late(service)

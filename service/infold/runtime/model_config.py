@@ -91,6 +91,10 @@ class SessionConfig:
         wide: `auto` gives a request that is alone all cores where that is faster; `always`, `never`.
         inline: `auto` runs on the event loop what is over in 0.15 ms; `always`, `never`.
         disabled_optimizers: Graph optimizers of onnxruntime to leave out, by name.
+        tf32: On a GPU, products of float32 may be rounded as TensorFloat-32.
+        cuda_graph: On CUDA, runs are recorded once and replayed; all lengths must be fixed.
+        tensorrt_fp16: TensorRT may compute in float16.
+        gpu_memory_bytes: Most GPU memory of its session; 0 leaves it to the service.
     """
 
     intra_op_threads: int = 0
@@ -98,6 +102,10 @@ class SessionConfig:
     wide: str = "auto"
     inline: str = "auto"
     disabled_optimizers: tuple[str, ...] = ()
+    tf32: bool = False
+    cuda_graph: bool = False
+    tensorrt_fp16: bool = False
+    gpu_memory_bytes: int = 0
 
     def problem(self) -> tuple[str, str] | None:
         """The first key that makes no sense, and why, or None."""
@@ -105,6 +113,8 @@ class SessionConfig:
             return "intra_op_threads", f"{self.intra_op_threads} is not between 0 and 1024"
         if not 0 <= self.runs <= 1024:
             return "runs", f"{self.runs} is not between 0 and 1024"
+        if not 0 <= self.gpu_memory_bytes < 2**63:
+            return "gpu_memory_bytes", f"{self.gpu_memory_bytes} is not a number of bytes"
         for key, value in (("wide", self.wide), ("inline", self.inline)):
             if value not in CHOICES:
                 return key, f"'{value}' is none of {', '.join(CHOICES)}"

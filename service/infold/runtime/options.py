@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from infold.errors import DeviceError
-from infold.runtime.ort import ERROR, FATAL, onnxruntime
+from infold.runtime.cuda import CudaOptions
+from infold.runtime.gpu_check import CUDA, TENSORRT, why_not_on
+from infold.runtime.ort import FATAL, onnxruntime
 
 __all__ = [
     "Device",
@@ -26,7 +28,6 @@ __all__ = [
     "session_options",
 ]
 
-CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
@@ -35,7 +36,16 @@ class Device(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+    TENSORRT = "tensorrt"
     AUTO = "auto"
+
+    @property
+    def is_gpu(self) -> bool:
+        """It needs a GPU."""
+        return self in (Device.CUDA, Device.TENSORRT)
+
+
+PROVIDERS = {Device.CPU: CPU, Device.CUDA: CUDA, Device.TENSORRT: TENSORRT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +53,21 @@ class Placement:
     """The device that was taken, and why.
 
     Attributes:
-        device: CPU or CUDA, never AUTO.
+        device: CPU, CUDA or TensorRT, never AUTO.
         why: One clause for the start-up line.
+        gpu_id: Number of the GPU, where it is one.
+        gpu_memory_bytes: Most of its memory that one model's session may take; 0 sets no limit.
     """
 
     device: Device
     why: str
+    gpu_id: int = 0
+    gpu_memory_bytes: int = 0
 
     @property
     def provider(self) -> str:
         """Onnxruntime's name of it."""
-        return CUDA if self.device is Device.CUDA else CPU
+        return PROVIDERS[self.device]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,7 @@ class RunOptions:
         keeps_memory: False gives memory back after each run, for shapes that vary.
         write_to: Where the optimized graph is written; None writes none.
         weights_name: File beside it for the weights.
+        cuda: How it runs on a GPU.
     """
 
     placement: Placement = field(default=Placement(Device.CPU, "asked for"))
@@ -79,6 +94,7 @@ class RunOptions:
     keeps_memory: bool = True
     write_to: Path | None = None
     weights_name: str = ""
+    cuda: CudaOptions = field(default=CudaOptions())
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -127,58 +143,27 @@ def _words(path: Path) -> list[str]:
         return []
 
 
-def choose_device(asked: Device) -> Placement:
+def choose_device(asked: Device, gpu_id: int = 0, gpu_memory_bytes: int = 0) -> Placement:
     """Settle what runs the models, and say why; never take another device silently.
 
+    Args:
+        asked: What a user wants.
+        gpu_id: Number of the GPU, where it is to be one.
+        gpu_memory_bytes: As `Placement`.
+
     Raises:
-        DeviceError: CUDA was asked for and is not to be had; says what is missing.
+        DeviceError: A GPU was asked for and is not to be had; says what is missing.
     """
     if asked is Device.CPU:
         return Placement(Device.CPU, "asked for")
-    problem = _cuda_problem()
+    device = Device.CUDA if asked is Device.AUTO else asked
+    problem = why_not_on(PROVIDERS[device], gpu_id)
     if problem is None:
-        why = "asked for" if asked is Device.CUDA else "CUDA works here"
-        return Placement(Device.CUDA, why)
-    if asked is Device.CUDA:
-        raise DeviceError("cuda", problem)
+        why = "CUDA works here" if asked is Device.AUTO else "asked for"
+        return Placement(device, why, gpu_id, gpu_memory_bytes)
+    if asked is not Device.AUTO:
+        raise DeviceError(device, problem)
     return Placement(Device.CPU, f"CUDA does not work here: {problem}")
-
-
-def _cuda_problem() -> str | None:
-    """Why CUDA cannot be used, with the remedy, or None where a tiny graph runs on it."""
-    ort = onnxruntime()
-    if CUDA not in ort.get_available_providers():
-        return (
-            "the installed onnxruntime is the CPU build; "
-            "pip uninstall -y onnxruntime && pip install 'infold[gpu]'"
-        )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds the CUDA and cuDNN wheels of the `gpu` extra
-    ort.set_default_logger_severity(ERROR)  # here its own lines name the missing library
-    try:
-        session = ort.InferenceSession(_IDENTITY, providers=[CUDA])
-    except Exception as failure:
-        return _first_line(failure)
-    finally:
-        ort.set_default_logger_severity(FATAL)
-    if session.get_providers()[:1] != [CUDA]:
-        return (
-            "onnxruntime could not load its CUDA provider (driver, CUDA or cuDNN libraries missing, "
-            "or no GPU visible); see the lines above, and `nvidia-smi`"
-        )
-    return None
-
-
-# IR 8, opset 17, `y = Identity(x)` on float[1]: the smallest graph there is, as bytes, because
-# this floor must not import onnx.
-_IDENTITY = (
-    b'\x08\x08:9\n\x12\n\x01x\x12\x01y"\x08Identity:\x00\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n'
-    b"\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
-)
-
-
-def _first_line(failure: BaseException) -> str:
-    return str(failure).strip().splitlines()[0][:300] if str(failure).strip() else type(failure).__name__
 
 
 def session_options(options: RunOptions) -> Any:

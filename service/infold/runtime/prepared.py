@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of an entry; raise it whenever what is kept changes its meaning
 GRAPH, WEIGHTS, FACTS = "model.onnx", "weights.bin", "facts.json"
+ENGINES = "tensorrt"
 NO_GRAPH = "no graph"  # a fact of an entry that holds nothing else
 NEW = ".new-"
 LOOK_S = 0.02
@@ -130,7 +131,7 @@ class Cache:
 
     def _key(self, model: Path, options: RunOptions) -> str:
         digest = self._digests.of(model)
-        about = (
+        about: tuple[object, ...] = (
             FORMAT,
             digest.sha256,
             onnxruntime().__version__,
@@ -139,6 +140,8 @@ class Cache:
             _cpu_features(),
             [_stamp(model.parent / name) for name in digest.weight_files],
         )
+        if options.placement.device.is_gpu:
+            about = (*about, replace(options.cuda, engines=None))
         return hashlib.sha256(repr(about).encode()).hexdigest()
 
     def find(self, key: str, model: Path) -> Prepared | None:
@@ -174,6 +177,21 @@ class Cache:
         with contextlib.suppress(OSError):
             os.utime(self.folder / key)
         return facts if isinstance(facts, dict) else None
+
+    def engines(self, key: str) -> Path | None:
+        """A folder for what TensorRT builds of a model; None where nothing can be kept.
+
+        TensorRT itself does not look at the weights to tell engines apart: the key does.
+        """
+        if self.folder is None:
+            return None
+        folder = self.folder / key / ENGINES
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(folder.parent)
+        except OSError:
+            return None
+        return folder
 
     def drop(self, key: str, reason: str) -> None:
         """Take an entry away that is of no use."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from infold.errors import DeviceError, NoKernelError, SessionError
 from infold.runtime.bfloat16 import run_values, why_not
-from infold.runtime.options import CUDA, RunOptions, session_options
+from infold.runtime.gpu_runs import GpuRuns, Left, opened_on_gpu, operators_by_provider
+from infold.runtime.options import RunOptions, session_options
 from infold.runtime.ort import onnxruntime
 from infold.tensors import BFLOAT16, Array, Signature, Tensors, TensorSpec
 
-__all__ = ["Session", "Stop", "versions"]
+__all__ = ["Session", "Stop", "nodes_left", "versions"]
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "tensor(bool)": np.dtype(np.bool_),
@@ -70,7 +71,6 @@ class Session:
 
     Attributes:
         signature: Its inputs and outputs.
-        left_on_cpu: Operator types that CUDA left to the CPU; empty on the CPU.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Session:
         self.path = shown_as or path
         options = options or RunOptions()
         provider = options.placement.provider
-        chosen = [provider] if provider != CUDA else [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+        is_gpu = options.placement.device.is_gpu
         native = session_options(options)
         graph: str | bytes = str(path)
         if external_folder is not None:  # onnxruntime takes a folder only beside a graph in memory
@@ -106,22 +106,27 @@ class Session:
             )
             graph = path.read_bytes()
         try:
-            self._native = onnxruntime().InferenceSession(
-                graph,
-                native,
-                providers=chosen,
-                disabled_optimizers=list(options.disabled_optimizers) or None,
-            )
+            if is_gpu:
+                self._native = opened_on_gpu(graph, native, options)
+            else:
+                self._native = onnxruntime().InferenceSession(
+                    graph,
+                    native,
+                    providers=[provider],
+                    disabled_optimizers=list(options.disabled_optimizers) or None,
+                )
         except Exception as failure:
             raise _translated(self.path, failure, path) from failure
         if self._native.get_providers()[:1] != [provider]:
-            raise DeviceError(str(options.placement.device), f"onnxruntime loaded {path} on the CPU instead")
+            instead = ", ".join(self._native.get_providers())
+            raise DeviceError(
+                str(options.placement.device), f"onnxruntime loaded {path} on {instead} instead"
+            )
         self.signature = Signature(
             tuple(_spec(path, value) for value in self._native.get_inputs()),
             tuple(_spec(path, value) for value in self._native.get_outputs()),
         )
-        self.left_on_cpu: tuple[str, ...] = ()
-        self._keeps_memory = options.keeps_memory and provider != CUDA
+        self._keeps_memory = options.keeps_memory and not is_gpu
         self._output_names = [spec.name for spec in self.signature.outputs]
         if detail := why_not(self.signature):
             raise NoKernelError(str(self.path), detail)
@@ -129,6 +134,9 @@ class Session:
         self._has_bfloat16 = bool(self._halves) or any(
             spec.dtype == BFLOAT16 for spec in self.signature.inputs
         )
+        self._on_gpu: GpuRuns | None = None
+        if is_gpu:
+            self._on_gpu = GpuRuns(self._native, self.signature, options, str(self.path))
 
     @property
     def provider(self) -> str:
@@ -157,7 +165,9 @@ class Session:
         try:
             # Not through its Python wrapper, which checks again what the signature has.
             switch = None if stop is None else stop.native
-            if self._has_bfloat16:
+            if self._on_gpu is not None:
+                results = self._on_gpu.run(names, tensors, switch)
+            elif self._has_bfloat16:
                 results = run_values(self._native, names, tensors, switch, self._halves)
             else:
                 results = self._native._sess.run(names, dict(tensors), switch)
@@ -170,33 +180,17 @@ class Session:
         return Path(self._native.end_profiling())
 
 
-def nodes_left_on_cpu(path: Path, options: RunOptions, tensors: Tensors) -> tuple[str, ...]:
-    """Operator types of the nodes that a run on CUDA leaves to the CPU, sorted.
+def nodes_left(path: Path, options: RunOptions, tensors: Tensors) -> Left:
+    """Operator types of the nodes that a run on a GPU leaves to what comes after it, sorted.
 
     onnxruntime tells this only in a profile, so the graph is loaded and run once more for it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        profiled = RunOptions(
-            options.placement,
-            options.optimize,
-            options.intra_op_threads,
-            options.disabled_optimizers,
-            str(Path(folder) / "profile"),
-        )
+        plain = replace(options.cuda, cuda_graph=False)  # a recorded run has no nodes to tell of
+        profiled = replace(options, cuda=plain, profile_prefix=str(Path(folder) / "profile"))
         session = Session(path, profiled)
         session.run(tensors)
-        return tuple(sorted(cpu_operators(session.end_profile())))
-
-
-def cpu_operators(profile: Path) -> set[str]:
-    """Operator types that a profile of onnxruntime shows on the CPU provider."""
-    events: list[dict[str, Any]] = json.loads(profile.read_text())
-    facts = [event.get("args", {}) for event in events if event.get("cat") == "Node"]
-    return {
-        str(fact["op_name"])
-        for fact in facts
-        if fact.get("provider") == "CPUExecutionProvider" and "op_name" in fact
-    }
+        return Left.of(operators_by_provider(session.end_profile()), options.placement.provider)
 
 
 def _spec(path: Path, value: Any) -> TensorSpec:

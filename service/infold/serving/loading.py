@@ -12,9 +12,16 @@ from dataclasses import dataclass, replace
 from infold.errors import SessionError
 from infold.runtime import Cache, Placement, RunOptions, Session
 from infold.runtime.model_files import check_files
-from infold.runtime.options import Device
-from infold.serving.plan import Plan, choose
-from infold.serving.preparing import Findings, Prepare, checked_weights, options_of, prepare, varies
+from infold.serving.plan import Plan, choose, on_gpu
+from infold.serving.preparing import (
+    Findings,
+    Prepare,
+    checked_weights,
+    options_of,
+    prepare,
+    varies,
+    with_engines,
+)
 from infold.serving.repository import ModelVersion
 from infold.tensors import Signature
 
@@ -31,13 +38,15 @@ class Loaded:
         session: Runs on the plan's cores.
         wide: Runs on all cores; None where the plan wants none.
         plan: How to run it.
-        left_on_cpu: Operators that CUDA leaves to the CPU.
+        left_on_cpu: Operators that a GPU leaves to the CPU.
+        left_on_cuda: Operators that TensorRT leaves to CUDA.
     """
 
     session: Session
     wide: Session | None
     plan: Plan
     left_on_cpu: tuple[str, ...] = ()
+    left_on_cuda: tuple[str, ...] = ()
 
 
 def load(
@@ -97,12 +106,11 @@ def _unprepared(
     check_files(version.path, found.weight_files)
     if cache.key(version.path, narrow) != found.key:
         raise SessionError(str(version.path), "has changed while it was loaded")
-    session = Session(version.path, narrow)
-    if narrow.placement.device is Device.CUDA:
-        batching = version.config.batching
-        joins = session.signature.is_batched and batching.join != "never"
-        plan = Plan(cores=1, runs=1, join_rows=batching.max_rows if joins else 1)
-        return Loaded(session, None, plan, found.left_on_cpu)
+    session = Session(version.path, with_engines(narrow, cache, found.key))
+    if narrow.placement.device.is_gpu:
+        plan = on_gpu(version.config.batching, joinable=session.signature.is_batched)
+        _tell(version, plan)
+        return Loaded(session, None, plan, found.left_on_cpu, found.left_on_cuda)
     plan = _plan(version, found, cores, session.signature)
     # A second session costs as much as the first: only whoever asks for it gets one.
     if version.config.session.wide != "always" or not plan.wide_cores:
@@ -113,6 +121,11 @@ def _unprepared(
 def _plan(version: ModelVersion, found: Findings, cores: int, signature: Signature) -> Plan:
     config = version.config
     plan = choose(found.measured, cores, config.batching, config.session, joinable=signature.is_batched)
+    _tell(version, plan)
+    return plan
+
+
+def _tell(version: ModelVersion, plan: Plan) -> None:
     log.info(
         "plan chosen",
         extra={
@@ -125,4 +138,3 @@ def _plan(version: ModelVersion, found: Findings, cores: int, signature: Signatu
             "inline_rows": plan.inline_rows,
         },
     )
-    return plan

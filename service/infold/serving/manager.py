@@ -355,6 +355,8 @@ class ModelManager:
         self._check_open(version.name)
         if loaded.left_on_cpu:
             log.warning("nodes left on the cpu", extra=_about(version) | {"operators": loaded.left_on_cpu})
+        if loaded.left_on_cuda:
+            log.info("nodes left on cuda", extra=_about(version) | {"operators": loaded.left_on_cuda})
         servable.attach(seen.signature, self._batcher(version, loaded, seen), seen.reading, loaded.plan.runs)
         servable.to(State.READY)
         model.servables[version.number] = servable
@@ -387,7 +389,7 @@ class ModelManager:
             (version.name, version.number),
             seen.signature,
             seen.run,
-            replace(batching, capacity_rows=share),
+            replace(batching, capacity_rows=share, pad_to=batching.pad_to or loaded.plan.pad_to),
             loaded.plan,
             self._runners,
             self._observer,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from infold.runtime import Batching, SessionConfig
 
-__all__ = ["Measured", "Plan", "choose"]
+__all__ = ["Measured", "Plan", "choose", "on_gpu", "sizes"]
 
 # A run shorter than handing it to another thread and back is run where the request was read.
 INLINE_S = 150e-6
@@ -71,6 +71,7 @@ class Plan:
         wide_cores: Threads of a run while no other is under way; 0 means there is no such session.
         join_rows: Rows worth joining into one run; 1 joins none.
         inline_rows: Requests of up to so many rows are run on the event loop itself; 0 means none.
+        pad_to: Numbers of rows that a run is filled up to where the model's owner names none.
     """
 
     cores: int
@@ -78,6 +79,7 @@ class Plan:
     wide_cores: int = 0
     join_rows: int = 1
     inline_rows: int = 0
+    pad_to: tuple[int, ...] = ()
 
 
 def choose(
@@ -101,6 +103,32 @@ def choose(
         _join(measured, batching) if joinable else 1,
         _inline(measured, session, batching),
     )
+
+
+def on_gpu(batching: Batching, *, joinable: bool) -> Plan:
+    """The plan for a model on a GPU, where nothing is measured.
+
+    One run at a time has the GPU. A size that was not warmed up would have kernels chosen for it in the
+    middle of traffic, so joined rows are filled up to one that was.
+
+    Args:
+        batching: What the model's owner says of it.
+        joinable: Rows of several requests may share a run.
+    """
+    joins = joinable and batching.join != "never"
+    rows = batching.max_rows if joins else 1
+    return Plan(cores=1, runs=1, join_rows=rows, pad_to=tuple(sizes(rows)) if joins else ())
+
+
+def sizes(join_rows: int, *configured: int) -> list[int]:
+    """Numbers of rows that runs of joined requests will have, in rising order.
+
+    Args:
+        join_rows: The most that are joined.
+        configured: Other numbers that the model's owner expects.
+    """
+    doubled = [2**power for power in range(join_rows.bit_length())]
+    return sorted({1, *doubled, join_rows, *configured})
 
 
 def _wide(measured: Measured | None, cores: int, threads: int, session: SessionConfig) -> int:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from infold.errors import SessionError
-from infold.runtime import Cache, Placement, Prepared, RunOptions, Session
+from infold.runtime import Cache, Device, Placement, Prepared, RunOptions, Session
 from infold.runtime.confinement import tells_of_no_memory
+from infold.runtime.cuda import CudaOptions
 from infold.runtime.golden import GOLDEN_FILE, LIMIT_BYTES
 from infold.runtime.measuring import BUCKETS, one_row, time_rows, time_run
 from infold.runtime.memory import give_back
 from infold.runtime.model_files import check_files, check_place
-from infold.runtime.options import Device
-from infold.runtime.session import nodes_left_on_cpu
+from infold.runtime.session import nodes_left
 from infold.runtime.weights import weight_files
 from infold.serving.plan import Measured
 from infold.serving.repository import ModelVersion
@@ -38,6 +38,7 @@ __all__ = [
     "prepare",
     "remember",
     "varies",
+    "with_engines",
 ]
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Findings:
         is_kept: The cache has its optimized graph.
         measured: None where it could not be run by itself, or was not measured.
         weight_files: Names of files that it names for its weights.
-        left_on_cpu: Operators that CUDA leaves to the CPU.
+        left_on_cpu: Operators that a GPU leaves to the CPU.
+        left_on_cuda: Operators that TensorRT leaves to CUDA.
         is_lasting: Another first load would come to the same.
     """
 
@@ -67,6 +69,7 @@ class Findings:
     measured: Measured | None = None
     weight_files: tuple[str, ...] = ()
     left_on_cpu: tuple[str, ...] = ()
+    left_on_cuda: tuple[str, ...] = ()
     is_lasting: bool = True
 
     def as_json(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class Findings:
             "measured": None if self.measured is None else _facts(self.measured),
             "weight_files": list(self.weight_files),
             "left_on_cpu": list(self.left_on_cpu),
+            "left_on_cuda": list(self.left_on_cuda),
             "is_lasting": self.is_lasting,
         }
 
@@ -93,6 +97,7 @@ class Findings:
             _from_facts(facts["measured"]),
             tuple(map(str, facts["weight_files"])),
             tuple(map(str, facts["left_on_cpu"])),
+            tuple(map(str, facts["left_on_cuda"])),
             bool(facts["is_lasting"]),
         )
 
@@ -114,7 +119,22 @@ def options_of(version: ModelVersion, placement: Placement, cores: int) -> RunOp
         placement,
         intra_op_threads=min(config.intra_op_threads or 1, cores),
         disabled_optimizers=config.disabled_optimizers,
+        cuda=CudaOptions(
+            placement.gpu_id,
+            config.gpu_memory_bytes or placement.gpu_memory_bytes,
+            config.tf32,
+            config.cuda_graph,
+            config.tensorrt_fp16,
+            version.config.batching.max_rows,
+        ),
     )
+
+
+def with_engines(options: RunOptions, cache: Cache, key: str) -> RunOptions:
+    """The same, with a place for what TensorRT builds."""
+    if options.placement.device is not Device.TENSORRT:
+        return options
+    return replace(options, cuda=replace(options.cuda, engines=cache.engines(key)))
 
 
 def prepare(version: ModelVersion, narrow: RunOptions, cores: int, cache: Cache) -> Findings:
@@ -126,8 +146,8 @@ def prepare(version: ModelVersion, narrow: RunOptions, cores: int, cache: Cache)
         DeviceError: It loads, but not on that device.
     """
     key = cache.key(version.path, narrow)
-    if narrow.placement.device is Device.CUDA:
-        return _on_cuda(version, narrow, key)
+    if narrow.placement.device.is_gpu:
+        return _on_gpu(version, with_engines(narrow, cache, key), key)
     with cache.alone(key):
         prepared = cache.find(key, version.path)
         if prepared is not None:
@@ -273,13 +293,14 @@ def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, cor
     return Measured(rows, wide_s, is_quiet)
 
 
-def _on_cuda(version: ModelVersion, options: RunOptions, key: str) -> Findings:
-    """Nothing is kept or measured there; it is run once all the same."""
+def _on_gpu(version: ModelVersion, options: RunOptions, key: str) -> Findings:
+    """No graph is kept and nothing measured there; it is run once all the same."""
     weights = checked_weights(version)
     session = Session(version.path, options)
     row = one_row(version.path, session.signature)
     del session
-    return Findings(key, False, None, weights, nodes_left_on_cpu(version.path, options, row))
+    left = nodes_left(version.path, options, row)
+    return Findings(key, False, None, weights, left.cpu, left.cuda)
 
 
 def _rows(session: Session, row: Tensors, version: ModelVersion) -> Mapping[int, float]:

@@ -56,6 +56,8 @@ def placed(version: ModelVersion, placement: Placement) -> Placement:
     if triton is None or triton.device in (None, placement.device):
         return placement
     if triton.device is Device.CUDA:
+        if placement.device.is_gpu:
+            return placement
         detail = "asks for a GPU; start infold with --device cuda"
         raise ConfigError(f"{triton.place}: instance_group", detail)
     return Placement(Device.CPU, f"{triton.place}: instance_group")

@@ -9,26 +9,16 @@ from infold.errors import SessionError
 from infold.runtime import Session, Stop
 from infold.runtime.measuring import one_row, repeated
 from infold.serving.loading import Loaded
+from infold.serving.plan import sizes
 from infold.serving.repository import ModelVersion
 from infold.tensors import Tensors
 
-__all__ = ["sizes", "warm_sizes"]
+__all__ = ["warm_sizes"]
 
 log = logging.getLogger(__name__)
 
 # CUDA chooses its kernels anew for each size, which takes up to a second; nobody else's cores are needed.
 BUDGET_S, GPU_BUDGET_S = 2.0, 20.0
-
-
-def sizes(join_rows: int, *configured: int) -> list[int]:
-    """Numbers of rows that runs of joined requests will have, in rising order.
-
-    Args:
-        join_rows: The most that are joined.
-        configured: Other numbers that the model's owner expects.
-    """
-    doubled = [2**power for power in range(join_rows.bit_length())]
-    return sorted({1, *doubled, join_rows, *configured})
 
 
 def warm_sizes(version: ModelVersion, loaded: Loaded) -> None:
