@@ -18,8 +18,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infold.errors import ConfigError
 from infold.runtime.options import Device
+from infold.tensors import MODEL_NAME
 
-__all__ = ["ModelControl", "Settings", "environment_without"]
+__all__ = ["PREFIX", "ModelControl", "Settings", "environment_without", "variables"]
 
 PREFIX = "INFOLD_"
 
@@ -56,6 +57,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     repository: Annotated[Path, Field(description="The model repository that is served.")] = Path("models")
+    model_name: Annotated[
+        str,
+        Field(
+            pattern=rf"^({MODEL_NAME.pattern})?$",
+            description="What the model is called of a folder that holds just one; empty: as the folder.",
+        ),
+    ] = ""
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
     cache_dir: Annotated[
@@ -210,6 +218,11 @@ class Settings(BaseSettings):
             name = str(first["loc"][0]) if first["loc"] else "settings"
             place = f"--{name.replace('_', '-')}" if name in given else f"INFOLD_{name.upper()}"
             raise ConfigError(place, f"{first['msg']}, not {first.get('input')!r}") from invalid
+
+
+def variables() -> dict[str, str]:
+    """What the environment has under names that begin as those of settings do, by these names in capitals."""
+    return {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
 
 
 def environment_without(*names: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ def served(repository: Path, device: str) -> Iterator[str]:
                     stdout=subprocess.PIPE,
                     stderr=said,
                     text=True,
-                    env=environment_without(*OF_ACCESS),
+                    env=environment_without(*OF_ACCESS, "model_name"),
                 )
             assert process.stdout is not None
             for line in process.stdout:

@@ -12,6 +12,14 @@ __all__ = ["command", "worker_command"]
 
 def command(
     repository: Annotated[Path | None, typer.Argument(help="The model repository; default: models.")] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            "--model-name",
+            "--model_name",
+            help="What the model is called of a folder that holds just one; default: as the folder.",
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: 8080.")] = None,
     device: Annotated[
@@ -59,6 +67,7 @@ def command(
 
     settings = Settings.read(
         repository=repository,
+        model_name=model_name,
         host=host,
         port=port,
         device=device,

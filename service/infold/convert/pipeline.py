@@ -204,6 +204,10 @@ def convert_to_repository(
     if not MODEL_NAME.fullmatch(name):
         raise TargetError(repository / name, "a model name is letters, digits, '.', '_' and '-', not hidden")
     parent = repository / name
+    for folder in (repository, parent):
+        if (folder / "model.onnx").is_file():
+            detail = "holds model.onnx itself, as a model's only version; move it into a folder '1' first"
+            raise TargetError(folder, detail)
     with _made(parent), staging(parent) as stage:
         version = stage / "version"
         version.mkdir()

@@ -30,6 +30,7 @@ from infold.rest.peers import Peers
 from infold.rest.problems import Problems, error_body, headers_of, unknown_body
 from infold.rest.repository_routes import add_repository
 from infold.rest.service import Service, edge_of
+from infold.rest.starting import fitted
 from infold.rest.unserved import add_unserved
 from infold.rest.v1_routes import add_v1
 from infold.rest.v2_routes import add_v2
@@ -69,7 +70,7 @@ def create_app(settings: Settings, placement: Placement | None = None, peers: Pe
         DeviceError: The device that was asked for is not to be had.
     """
     service = Service(
-        settings,
+        fitted(settings),
         placement or choose_device(settings.device, settings.gpu_id, settings.gpu_memory_bytes),
         peers,
     )

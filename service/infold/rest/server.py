@@ -22,6 +22,7 @@ from infold.rest.connection import Connection
 from infold.rest.late import LateApp
 from infold.rest.listening import BACKLOG, listen_everywhere, serving_line
 from infold.rest.service import Service, edge_of
+from infold.rest.starting import fitted, running_line
 from infold.runtime import choose_device
 from infold.settings import Settings
 
@@ -147,9 +148,10 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: The address cannot be listened on, or a setting of who may come in makes no sense.
         DeviceError, SessionError, RepositoryError: As `choose_device` and `start`.
     """
+    settings = fitted(settings)
     tell_what_others_may(settings)
     placement = choose_device(settings.device, settings.gpu_id, settings.gpu_memory_bytes)
-    announce(f"infold runs models on {placement.device} ({placement.why})")
+    announce(running_line(f"{placement.device} ({placement.why})", settings.workers))
     service = Service(settings, placement)
     behind = described_late(service)
     listeners = listen_everywhere(settings)

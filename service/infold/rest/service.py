@@ -39,6 +39,7 @@ from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
 from infold.rest.replies import infer_reply, predict_reply, reply_of
 from infold.rest.stages import server_timing
+from infold.rest.starting import tell_unused_name
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
@@ -73,7 +74,7 @@ class Service:
         self.bounds = Bounds.of(settings)
         self.metrics = Metrics(self.bounds.refused)
         self.spans = tracing.spans_of(settings)
-        self._repository = ModelRepository(settings.repository, settings.finished_marker)
+        self._repository = ModelRepository(settings.repository, settings.finished_marker, settings.model_name)
         cache = Cache(settings.cache_folder)
         cores = max(1, available_cores() // settings.workers)
         self.manager = ModelManager(
@@ -126,6 +127,7 @@ class Service:
         if missing:
             raise SessionError(str(self.settings.repository), "; ".join(failed))
         self._has_started = True
+        tell_unused_name(self.settings, self.models.models())
         if self.settings.model_control is ModelControl.POLL:
             watch = Watch(self.settings.repository)
             self._following = asyncio.gather(

@@ -24,6 +24,7 @@ from infold.rest.channel import Answer, Channel, Drain, Failed, Gather, Hello, J
 from infold.rest.listening import listen_everywhere, serving_line
 from infold.rest.peers import Exchange
 from infold.rest.shares import Shares, open_shares
+from infold.rest.starting import fitted, running_line
 from infold.settings import Settings
 
 __all__ = ["Pause", "supervise"]
@@ -76,6 +77,7 @@ def supervise(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: The address cannot be listened on, or a worker said so of a setting.
         WorkerError: A worker could not start, or died while it drained.
     """
+    settings = fitted(settings)
     tell_what_others_may(settings)
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen_everywhere(settings)]
@@ -209,7 +211,7 @@ class _Supervisor:
         if self._is_announced or self._draining.is_set() or not all(each.is_open for each in self._places):
             return
         self._is_announced = True
-        self._announce(f"infold runs models on {opened.device}")
+        self._announce(running_line(opened.device, self._settings.workers))
         self._announce(serving_line(opened.models, self._listeners, scheme_of(self._settings)))
 
 

@@ -47,12 +47,13 @@ class Golden:
     others: tuple[str, ...] = ()
 
 
-def read_golden(model: Path, *, inputs_only: bool = False) -> Golden | None:
+def read_golden(model: Path, *, inputs_only: bool = False, root: Path | None = None) -> Golden | None:
     """The golden samples beside a model; None where there are none.
 
     Args:
         model: `<repository>/<name>/<version>/<file>`.
         inputs_only: Outputs are not read.
+        root: The repository, where the model lies in another way than that.
 
     Raises:
         ConfigError: The file cannot be read, is too large, or holds what is no array of numbers or text.
@@ -61,7 +62,7 @@ def read_golden(model: Path, *, inputs_only: bool = False) -> Golden | None:
     if not os.path.lexists(path):
         return None
     try:
-        if problem := check_place(path, model):
+        if problem := check_place(path, model, root):
             raise ValueError(problem)
         with os.fdopen(open_plain(path), "rb") as file:
             found = _arrays(file, (INPUT,) if inputs_only else (INPUT, OUTPUT))

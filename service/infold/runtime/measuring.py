@@ -78,9 +78,15 @@ def repeated(row: Tensors, count: int) -> dict[str, Array]:
     return {name: np.repeat(array, count, axis=0) for name, array in row.items()}
 
 
-def one_row(model: Path, signature: Signature) -> dict[str, Array]:
-    """One row of every input: of the golden inputs beside the model, or zeros, open lengths 1."""
-    golden = _golden(model, signature)
+def one_row(model: Path, signature: Signature, root: Path | None = None) -> dict[str, Array]:
+    """One row of every input: of the golden inputs beside the model, or zeros, open lengths 1.
+
+    Args:
+        model: See `read_golden`.
+        signature: Its own.
+        root: See `read_golden`.
+    """
+    golden = _golden(model, signature, root)
     row = {}
     for spec in signature.inputs:
         if spec.name in golden:
@@ -92,10 +98,10 @@ def one_row(model: Path, signature: Signature) -> dict[str, Array]:
     return row
 
 
-def _golden(model: Path, signature: Signature) -> Mapping[str, Array]:
+def _golden(model: Path, signature: Signature, root: Path | None) -> Mapping[str, Array]:
     """Golden inputs that fit, or none: a measurement needs no more than some numbers."""
     try:
-        golden = read_golden(model, inputs_only=True)
+        golden = read_golden(model, inputs_only=True, root=root)
     except ConfigError:
         return {}
     if golden is None or any(spec.name not in golden.inputs for spec in signature.inputs):

@@ -7,9 +7,9 @@ import ctypes
 import os
 from pathlib import Path
 
-from infold.runtime.options import cgroup_folders
+from infold.runtime.cgroups import memory_limit
 
-__all__ = ["give_back", "machine_bytes"]
+__all__ = ["give_back", "host_bytes", "machine_bytes"]
 
 
 def give_back() -> None:
@@ -28,9 +28,10 @@ def machine_bytes(root: Path = Path("/")) -> int:
     Args:
         root: Where `sys/fs/cgroup` and `proc` lie; another place in tests.
     """
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    files = [folder / "memory.max" for folder in cgroup_folders(root)]
-    for file in (*files, root / "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # of no cgroup, or `max`
-            found.append(int(file.read_text()))
-    return min(found)
+    host, limit = host_bytes(), memory_limit(root)
+    return host if limit is None else min(host, int(limit.value))
+
+
+def host_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

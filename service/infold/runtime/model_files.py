@@ -21,24 +21,25 @@ MEMORY = "_ORT_MEM_ADDR_"
 SHOWN_CHARACTERS = 100
 
 
-def check_files(model: Path, weights: Iterable[str] = ()) -> None:
+def check_files(model: Path, weights: Iterable[str] = (), root: Path | None = None) -> None:
     """Pass if a model and its weights are plain files that lie where they may.
 
     Args:
         model: `<repository>/<name>/<version>/<file>`.
         weights: Names of files, as the model has them.
+        root: The repository, where the model lies in another way than that.
 
     Raises:
         SessionError: One is not, or leads out; names it.
     """
-    if problem := check_place(model, model) or _too_large(model):
+    if problem := check_place(model, model, root) or _too_large(model):
         raise SessionError(str(model), problem)
     for name in weights:
-        if problem := _problem(model, name):
+        if problem := _problem(model, name, root):
             raise SessionError(str(model), f"weights in '{_shown(name)}': {problem}")
 
 
-def check_place(path: Path, model: Path) -> str | None:
+def check_place(path: Path, model: Path, root: Path | None = None) -> str | None:
     """What keeps a file from being one of a model, or None.
 
     It may lie in the repository, or in the folder that is the version's once links are followed.
@@ -46,6 +47,7 @@ def check_place(path: Path, model: Path) -> str | None:
     Args:
         path: The file.
         model: See `check_files`.
+        root: See there.
     """
     try:
         real = Path(os.path.realpath(path, strict=True))
@@ -54,7 +56,8 @@ def check_place(path: Path, model: Path) -> str | None:
     except (OSError, ValueError) as failure:
         return getattr(failure, "strerror", None) or str(failure)
     version = model.absolute().parent
-    if not any(real.is_relative_to(os.path.realpath(each)) for each in (version.parent.parent, version)):
+    homes = (root or version.parent.parent, version)
+    if not any(real.is_relative_to(os.path.realpath(each)) for each in homes):
         return "is a link that leads out of the repository"
     return None
 
@@ -68,7 +71,7 @@ def _too_large(model: Path) -> str | None:
     return None if size < MOST_BYTES else f"has {size} bytes; a graph has less than {MOST_BYTES}"
 
 
-def _problem(model: Path, name: str) -> str | None:
+def _problem(model: Path, name: str, root: Path | None) -> str | None:
     parts = name.replace("\\", "/").split("/")
     if MEMORY in name or not name.strip("/\\."):
         return "is no file"
@@ -76,7 +79,7 @@ def _problem(model: Path, name: str) -> str | None:
         return "an absolute path; it must be one below the model's folder"
     if ".." in parts:
         return "leads out of the model's folder"
-    return check_place(model.parent / name, model)
+    return check_place(model.parent / name, model, root)
 
 
 def open_plain(path: Path) -> int:

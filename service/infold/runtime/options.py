@@ -6,14 +6,13 @@ never from the host's cores: in a container those differ.
 
 from __future__ import annotations
 
-import math
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from infold.errors import DeviceError
+from infold.runtime.cores import cores_of_process
 from infold.runtime.cuda import CudaOptions
 from infold.runtime.gpu_check import CUDA, TENSORRT, why_not_on
 from infold.runtime.ort import FATAL, onnxruntime
@@ -23,7 +22,6 @@ __all__ = [
     "Placement",
     "RunOptions",
     "available_cores",
-    "cgroup_folders",
     "choose_device",
     "session_options",
 ]
@@ -106,41 +104,7 @@ def available_cores(root: Path = Path("/")) -> int:
     Returns:
         At least 1; a quota of 1.5 cores counts as 2.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota(root)
-    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
-
-
-def _cgroup_quota(root: Path) -> float | None:
-    """CPU quota in cores, from cgroup v2 or v1, or None where there is none."""
-    cgroup = root / "sys/fs/cgroup"
-    found = []
-    for folder in cgroup_folders(root):
-        words = _words(folder / "cpu.max")
-        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
-            found.append(int(words[0]) / int(words[1]))
-    for folder in (cgroup / "cpu", cgroup / "cpu,cpuacct"):
-        quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-        if quota and period and int(quota[0]) > 0 and int(period[0]) > 0:
-            found.append(int(quota[0]) / int(period[0]))
-    return min(found, default=None)
-
-
-def cgroup_folders(root: Path) -> list[Path]:
-    """This process's own cgroup (v2) and all above it: any of them may hold the tightest limit."""
-    own = next((w for w in _words(root / "proc/self/cgroup") if w.startswith("0::")), "0::/")
-    parts = [part for part in own.removeprefix("0::").split("/") if part and part != ".."]
-    return [(root / "sys/fs/cgroup").joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
+    return cores_of_process(root).count
 
 
 def choose_device(asked: Device, gpu_id: int = 0, gpu_memory_bytes: int = 0) -> Placement:

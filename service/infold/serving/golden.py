@@ -40,7 +40,7 @@ def check_golden(version: ModelVersion, seen: Presented) -> None:
         GoldenError: It does not, or the samples do not fit it.
         ConfigError: They cannot be read.
     """
-    golden = read_golden(version.path)
+    golden = read_golden(version.path, root=version.root)
     if golden is None or not golden.outputs:
         return
     place = str(version.path.with_name(GOLDEN_FILE))

@@ -66,7 +66,7 @@ def load(
         DeviceError: It loads, but not on that device.
     """
     narrow = options_of(version, placement, cores)
-    check_files(version.path)
+    check_files(version.path, root=version.root)
     found = prepare(version, narrow, cores, cache)
     try:
         return opened(version, found, narrow, cores, cache)
@@ -103,7 +103,7 @@ def _unprepared(
     """As it lies in the repository, if it lies there as it did when it was tried."""
     if found.is_kept:  # but it is gone
         checked_weights(version)
-    check_files(version.path, found.weight_files)
+    check_files(version.path, found.weight_files, version.root)
     if cache.key(version.path, narrow) != found.key:
         raise SessionError(str(version.path), "has changed while it was loaded")
     session = Session(version.path, with_engines(narrow, cache, found.key))

@@ -157,7 +157,7 @@ def prepare(version: ModelVersion, narrow: RunOptions, cores: int, cache: Cache)
                 cache.drop(key, failure.detail)
         weights = checked_weights(version)
         session = Session(version.path, narrow)
-        row = one_row(version.path, session.signature)
+        row = one_row(version.path, session.signature, version.root)
         try:
             session.run(row)
         except SessionError as failure:  # open lengths that are not 1: nothing can be learnt of it
@@ -201,7 +201,7 @@ def mark_of(version: ModelVersion, cache: Cache) -> str:
     path = version.path.with_name(GOLDEN_FILE)
     golden = ""
     with contextlib.suppress(OSError, ValueError):  # what is wrong with it is told by whoever reads it
-        if check_place(path, version.path) is None and path.stat().st_size <= LIMIT_BYTES:
+        if check_place(path, version.path, version.root) is None and path.stat().st_size <= LIMIT_BYTES:
             golden = cache.digest(path)
     triton = version.triton and replace(version.triton, place="")
     return hashlib.sha256(repr((golden, triton)).encode()).hexdigest()
@@ -237,7 +237,7 @@ def checked_weights(version: ModelVersion) -> tuple[str, ...]:
         raise SessionError(str(version.path), failure.strerror or str(failure)) from failure
     except ValueError as failure:
         raise SessionError(str(version.path), str(failure)) from failure
-    check_files(version.path, weights)
+    check_files(version.path, weights, version.root)
     return weights
 
 
@@ -283,7 +283,7 @@ def _learnt(
 def _measured(version: ModelVersion, prepared: Prepared, narrow: RunOptions, cores: int) -> Measured:
     """By sessions of their own, whose memory of large runs goes with them."""
     session = prepared.open(narrow)
-    row = one_row(version.path, session.signature)
+    row = one_row(version.path, session.signature, version.root)
     began, worked = time.perf_counter(), time.process_time()
     rows = _rows(session, row, version)
     is_quiet = time.process_time() - worked >= QUIET * (time.perf_counter() - began)
@@ -297,7 +297,7 @@ def _on_gpu(version: ModelVersion, options: RunOptions, key: str) -> Findings:
     """No graph is kept and nothing measured there; it is run once all the same."""
     weights = checked_weights(version)
     session = Session(version.path, options)
-    row = one_row(version.path, session.signature)
+    row = one_row(version.path, session.signature, version.root)
     del session
     left = nodes_left(version.path, options, row)
     return Findings(key, False, None, weights, left.cpu, left.cuda)

@@ -78,7 +78,7 @@ def presented(version: ModelVersion, loaded: Loaded) -> Presented:
     seen, own_outputs = declared(triton, signature), [spec.name for spec in signature.outputs]
     narrow = as_declared(run, version.name, own_outputs, seen)
     wide = None if run_wide is None else as_declared(run_wide, version.name, own_outputs, seen)
-    folder = version.path.parent.parent
+    folder = version.folder
     warm_up(triton, folder, seen.signature, [narrow] if wide is None else [narrow, wide])
     return Presented(seen.signature, narrow, wide, reading_of(version, seen.signature))
 

@@ -105,7 +105,7 @@ def reading_of(version: ModelVersion, signature: Signature) -> Reading:
     Raises:
         ConfigError: It does not fit the model, or its labels cannot be read.
     """
-    folder = version.path.parent.parent
+    folder = version.folder
     place, config = folder / "model.toml", version.config
     labels: dict[str, Sequence[str]] = {}
     if version.triton is not None:

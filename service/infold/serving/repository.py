@@ -4,13 +4,15 @@
 <root>/<name>/config.pbtxt              optional, Triton's own; model.toml overrides it key by key
 <root>/<name>/<number>/model.onnx       a version; its number is a positive integer
 <root>/<name>/<number>/model.toml       optional, overrides key by key
+
+A model may lie there in other ways, and be the only one: `serving/layouts.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infold.errors import ConfigError, RepositoryError
@@ -23,9 +25,18 @@ from infold.runtime import (
     read_config,
     read_triton_config,
 )
+from infold.serving.layouts import (
+    Layout,
+    file_of,
+    is_one_model,
+    is_version,
+    name_of,
+    stray_model,
+    versions_in,
+)
 from infold.tensors import MODEL_NAME
 
-__all__ = ["Listing", "ModelRepository", "ModelVersion", "is_version"]
+__all__ = ["Listing", "ModelRepository", "ModelVersion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class ModelVersion:
         config: What its owner says about serving it.
         stamp: Name, size, time and inode of each file that it consists of.
         triton: What its owner wrote for Triton, on which `config` stands; None if nothing.
+        layout: Where its files lie.
     """
 
     name: str
@@ -47,6 +59,17 @@ class ModelVersion:
     config: ModelConfig
     stamp: tuple[tuple[str, int, int, int], ...] = ()
     triton: TritonConfig | None = None
+    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def folder(self) -> Path:
+        """The model's own, with what speaks for all versions."""
+        return self.layout.folder(self.path)
+
+    @property
+    def root(self) -> Path:
+        """The folder that is served, out of which no link may lead."""
+        return self.layout.root(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +86,19 @@ class Listing:
 
 
 class ModelRepository:
-    """A folder of models.
+    """A folder of models, or of one.
 
     Args:
         root: The folder.
         marker: Name of a file without which a version is not finished; empty where none is needed.
+        model_name: What the model is called of a folder that holds just one; by default as the folder.
     """
 
-    def __init__(self, root: Path, marker: str = "") -> None:
+    def __init__(self, root: Path, marker: str = "", model_name: str = "") -> None:
         self.root = root
         self._marker = marker
+        self._is_named = bool(model_name)
+        self._only_name = name_of(root, model_name)
 
     def list(self) -> Mapping[str, tuple[ModelVersion, ...]]:
         """Every model with its versions, both in rising order.
@@ -91,15 +117,27 @@ class ModelRepository:
         """Every folder that may be a model, in rising order.
 
         Raises:
-            RepositoryError: The root is missing or no folder, or cannot be read.
+            RepositoryError: The root is missing or no folder, cannot be read, or is both a repository
+                and a model's own folder.
         """
         try:
             if not self.root.is_dir():
                 raise RepositoryError(self.root, "there is no such model repository folder")
+            if is_one_model(self.root):
+                self._check_alone()
+                return (self._only_name,)
             found = [each for each in self.root.iterdir() if MODEL_NAME.fullmatch(each.name)]
             return tuple(sorted(each.name for each in found if each.is_dir()))
         except OSError as failure:
             raise RepositoryError(self.root, failure.strerror or str(failure)) from failure
+
+    def folder(self, name: str) -> Path:
+        """Where a model of that name lies, or would.
+
+        Raises:
+            OSError: The root cannot be read.
+        """
+        return self.root if self._is_alone(name) else self.root / name
 
     def identity(self) -> tuple[int, int] | None:
         """What tells one folder from another that takes its place; None of one that is not there."""
@@ -131,11 +169,12 @@ class ModelRepository:
     def has_version(self, name: str) -> bool:
         """There is a version of a model, whatever is said about serving it."""
         try:
-            file = _file(read_triton_config(self.root / name / CONFIG_FILE))
-        except ConfigError:
-            file = MODEL_FILE
-        try:
-            return any(self._is_finished(path, file) for path in (self.root / name).iterdir())
+            folder = self.folder(name)
+            file = file_of(folder)
+            found = [folder / str(number) for number in versions_in(folder, file)]
+            if (folder / file).is_file():
+                found.append(folder)
+            return any(map(self._is_finished, found))
         except OSError:  # it is gone, or cannot be read
             return False
 
@@ -153,48 +192,76 @@ class ModelRepository:
         """
         folder = self.root / name
         try:
+            is_alone = self._is_alone(name)
+            folder = self.root if is_alone else folder
             if not MODEL_NAME.fullmatch(name) or not folder.is_dir():
                 return Listing((), "latest")
-            return self._listing(folder, override)
+            return self._listing(name, folder, override, is_alone=is_alone)
         except FileNotFoundError:  # it went while it was read
             return Listing((), "latest")
         except OSError as failure:
             raise RepositoryError(folder, failure.strerror or str(failure)) from failure
 
-    def _listing(self, folder: Path, override: str | None) -> Listing:
-        triton, shared = self._configured(folder.name, override)
+    def _is_alone(self, name: str) -> bool:
+        return name == self._only_name and self.root.is_dir() and is_one_model(self.root)
+
+    def _check_alone(self) -> None:
+        if (stray := stray_model(self.root)) is not None:
+            raise RepositoryError(
+                self.root,
+                f"holds a version of one model itself, and {stray.relative_to(self.root)} as a repository "
+                "of models would; only one of the two may lie here",
+            )
+
+    def _listing(self, name: str, folder: Path, override: str | None, *, is_alone: bool) -> Listing:
+        triton, shared = self._configured(name, override)
         file = _file(triton)
-        beside = _stamp(folder)
-        numbers = sorted(int(p.name) for p in folder.iterdir() if self._is_finished(p, file))
-        stamps = {number: _stamp(folder / str(number), is_deep=True) for number in numbers}
+        numbers = versions_in(folder, file)
+        is_flat = (folder / file).is_file() and (is_alone or not is_version(folder, file))
+        if is_flat and numbers:
+            detail = f"holds {file} as its only version, and {numbers[0]}/{file} as one of several"
+            raise RepositoryError(folder, f"{detail}; move {file} into a folder with a number, or away")
+        layout = Layout(is_flat, is_alone)
+        if is_flat:
+            found = {1: folder}
+        else:
+            found = {number: folder / str(number) for number in numbers}
+        found = {number: path for number, path in found.items() if self._is_finished(path)}
+        beside = () if is_flat else _stamp(folder)
+        stamps = {number: _stamp(path, is_deep=True) for number, path in found.items()}
         versions = tuple(
             ModelVersion(
-                folder.name,
+                name,
                 number,
-                folder / str(number) / file,
-                shared if override is not None else read_config(folder / str(number) / "model.toml", shared),
+                found[number] / file,
+                shared
+                if override is not None or is_flat
+                else read_config(found[number] / "model.toml", shared),
                 (*beside, *stamp),
                 triton,
+                layout,
             )
             for number, stamp in stamps.items()
             if stamp  # or it went meanwhile
         )
         return Listing(versions, shared.versions)
 
-    def _is_finished(self, path: Path, file: str) -> bool:
-        return is_version(path, file) and (not self._marker or (path / self._marker).is_file())
+    def _is_finished(self, version: Path) -> bool:
+        return not self._marker or (version / self._marker).is_file()
 
     def _configured(self, name: str, override: str | None = None) -> tuple[TritonConfig | None, ModelConfig]:
         """What a model's owner wrote for Triton, and what that and the `model.toml` come to."""
-        folder = self.root / name
+        is_alone = self._is_alone(name)
+        folder = self.root if is_alone else self.root / name
         if override is not None:
             triton: TritonConfig | None = parse_triton_json(override, f"{folder}: config")
         else:
             triton = read_triton_config(folder / CONFIG_FILE)
         if triton is None:
             return None, read_config(folder / "model.toml")
-        if triton.name not in ("", name):
-            raise ConfigError(f"{triton.place}: name", f"'{triton.name[:100]}' is not '{name}'")
+        if triton.name not in ("", name) and not (is_alone and self._is_named):
+            remedy = "; --model-name says what it is called" if is_alone else ""
+            raise ConfigError(f"{triton.place}: name", f"'{triton.name[:100]}' is not '{name}'{remedy}")
         if override is None:
             return triton, read_config(folder / "model.toml", triton.base)
         own, said = read_config(folder / "model.toml"), triton.base
@@ -227,15 +294,3 @@ def _stamp(folder: Path, *, is_deep: bool = False, above: str = "") -> tuple[tup
 def _file(triton: TritonConfig | None) -> str:
     """What each version of a model calls its graph."""
     return MODEL_FILE if triton is None else triton.filename
-
-
-def is_version(path: Path, file: str = MODEL_FILE) -> bool:
-    """A folder is a version of a model.
-
-    Args:
-        path: The folder.
-        file: What its graph is called.
-    """
-    # '01' and '1' would be one number with two folders: only the plain spelling counts.
-    name = path.name
-    return name.isascii() and name.isdigit() and not name.startswith("0") and (path / file).is_file()

@@ -53,7 +53,9 @@ def shadow_of(
 def _path(version: ModelVersion, config: ShadowConfig) -> Path:
     if config.file:
         return version.path.with_name(config.file)
-    return version.path.parent.with_name(str(config.version)) / version.path.name
+    if config.version == version.number:
+        return version.path
+    return version.folder / str(config.version) / version.path.name
 
 
 def _opened(version: ModelVersion, path: Path, own: Signature, shadow: Shadow) -> RunFunction:
@@ -66,9 +68,9 @@ def _opened(version: ModelVersion, path: Path, own: Signature, shadow: Shadow) -
     place = f"{version.path.parent}: shadow"
     if not path.is_file():
         raise ConfigError(place, f"there is no file '{path}'")
-    check_files(path)
+    check_files(path, root=version.root)
     checked_weights(replace(version, path=path))
-    _try_apart(path, own, shadow)
+    _try_apart(path, own, shadow, version.root)
     # As the graph is written, not as onnxruntime rewrites it: that is what is held against it.
     session = Session(path, RunOptions(intra_op_threads=1, optimize=False, keeps_memory=False))
     if difference := _difference(own, session.signature):
@@ -79,7 +81,7 @@ def _opened(version: ModelVersion, path: Path, own: Signature, shadow: Shadow) -
     return as_declared(session.run, version.name, outputs, declared(version.triton, session.signature))
 
 
-def _try_apart(path: Path, own: Signature, shadow: Shadow) -> None:
+def _try_apart(path: Path, own: Signature, shadow: Shadow, root: Path) -> None:
     """Open and run it once in a process that may die of it, and is ended if nobody wants it any more.
 
     Raises:
@@ -88,7 +90,7 @@ def _try_apart(path: Path, own: Signature, shadow: Shadow) -> None:
     with kept_child() as child:
         shadow.may_take_long(child.kill)
         try:
-            run_isolated([IsolatedRun(path.name, path, one_row(path, own))])
+            run_isolated([IsolatedRun(path.name, path, one_row(path, own, root))])
         except RuntimeCrashError:
             raise
         except SessionError:  # of one row of zeros, perhaps; if it is the model's, it is met again later

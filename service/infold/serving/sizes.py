@@ -27,7 +27,7 @@ def warm_sizes(version: ModelVersion, loaded: Loaded) -> None:
     A model that no row can be made up for is not run, nor in sizes that it does not take.
     """
     session, batching = loaded.session, version.config.batching
-    row = one_row(version.path, session.signature)
+    row = one_row(version.path, session.signature, version.root)
     counts = [1]
     if session.signature.is_batched:
         counts = sizes(loaded.plan.join_rows, *batching.preferred_rows, *batching.pad_to)

@@ -53,7 +53,7 @@ def _read_order() -> bytes:
 def _tried(order: Order, answers: TextIO) -> Findings:
     """Do what the server will do, in the same order."""
     version, cache = order.version, Cache(order.folder, order.label, or_temporary=False)
-    check_files(version.path)
+    check_files(version.path, root=version.root)
     # What CUDA sets aside in this process says nothing of the model.
     is_bounded = order.memory_bytes > 0 or order.narrow.placement.device is Device.CPU
     if is_bounded:

@@ -9,7 +9,7 @@ from pathlib import Path
 from infold.errors import RepositoryError
 from infold.runtime import CONFIG_FILE, MODEL_FILE, ModelConfig, read_triton_config
 from infold.serving import ModelRepository, ModelVersion
-from infold.serving.repository import is_version
+from infold.serving.layouts import is_version
 from infold.serving.versions import wanted
 
 __all__ = ["Subject", "find"]
@@ -63,7 +63,8 @@ def find(path: Path) -> Subject:
     folder = _named(path)
     if is_version(folder, _file(folder.parent)):
         return _one_version(folder)
-    if any(is_version(each, _file(folder)) for each in folder.iterdir()):
+    file = _file(folder)
+    if (folder / file).is_file() or any(is_version(each, file) for each in folder.iterdir()):
         return _served(folder)
     found = list(ModelRepository(path).list())
     if not found:
