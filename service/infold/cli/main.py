@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from infold import __version__
-from infold.cli import bench, convert, health, inspect, key, reestimate, serve, tune, verify
+from infold.cli import bench, convert, doctor, health, inspect, key, reestimate, serve, tune, verify
 from infold.errors import ConfigError, FrameworkError, InfoldError
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app.command("reestimate")(reestimate.command)
 app.command("serve")(serve.command)
 app.command("worker", hidden=True)(serve.worker_command)
 app.command("health")(health.command)
+app.command("doctor")(doctor.command)
 app.add_typer(key.commands)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
