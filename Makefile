@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 SIZE   ?= 1
 
-.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients frameworks examples zoo networks lock dist gpu-test container clean
+.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients cluster-test frameworks examples zoo networks lock dist gpu-test container clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,7 +38,7 @@ serve: $(VENV)/.serve ## Convert the trained digits network and serve it on 127.
 	exec $(BIN)/infold serve build/models
 
 test: $(VENV)/.dev    ## Run the tests.
-	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks and not clients and not fuzz and not faults"
+	$(BIN)/python -m pytest -n 2 -m "not container and not networks and not frameworks and not clients and not fuzz and not faults and not cluster"
 
 fuzz: $(VENV)/.dev    ## Ask a server what nobody should, and print what it leaves in memory (SIZE=0.1 in a hurry).
 	FUZZ_SIZE=$(SIZE) $(BIN)/python -m pytest -m fuzz tests/fuzz
@@ -77,6 +77,16 @@ clients: $(VENV)/.dev .venv-clients/.ready ## Ask the service with KServe's clie
 
 gpu-test: .venv-gpu/.ready ## Run on a GPU what can only be shown there; fails where there is none.
 	GPU_TESTS=required .venv-gpu/bin/python -m pytest -m gpu -rs tests/gpu
+
+# Ray lives in an environment of its own; it is large, and no server of one process needs it.
+.venv-cluster/.ready: pyproject.toml $(LOCKS)/dev.txt
+	$(PYTHON) -m venv .venv-cluster
+	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
+	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[ray]'
+	touch $@
+
+cluster-test: .venv-cluster/.ready ## Start a Ray cluster of three nodes on this machine, and take it apart under load.
+	.venv-cluster/bin/python -m pytest -m cluster tests/cluster
 
 # Frameworks live in an environment of their own; they are heavy and no server needs them.
 .venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
@@ -129,4 +139,4 @@ lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any regi
 	$(BIN)/python deploy/locks/lock.py
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-frameworks .venv-gpu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients .venv-cluster .venv-frameworks .venv-gpu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

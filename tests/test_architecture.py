@@ -29,6 +29,7 @@ def loaded_by(statement: str) -> set[str]:
             "import infold.rest.server",
             {"PIL", "onnx", "onnx_ir", "typer", "google", "fastapi", "opentelemetry"},
         ),
+        ("import infold.cluster.replica, infold.cluster.ingress", {"ray", "fsspec", "onnx", "typer"}),
         ("import infold.bench.plot, infold.bench.schedule", {"typer"}),
         ("import infold.tune", {"typer", "fastapi", "onnxruntime"}),
         ("import infold.rest.supervisor", {"onnx", "onnxruntime", "fastapi", "starlette", "uvicorn"}),

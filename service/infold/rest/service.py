@@ -66,17 +66,34 @@ __all__ = ["Service", "edge_of"]
 
 
 class Service:
-    """What the routes work on; where there are several workers, health and metrics are those of all."""
+    """What the routes work on; where there are several workers, health and metrics are those of all.
 
-    def __init__(self, settings: Settings, placement: Placement, peers: Peers | None = None) -> None:
+    Args:
+        settings: What to serve.
+        placement: The device that runs the models.
+        peers: The other workers; None if this process is all of it.
+        repository: Where models lie; by default where the settings say.
+        cores: That runs may take in this process; by default its part of those that it may use.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        placement: Placement,
+        peers: Peers | None = None,
+        repository: ModelRepository | None = None,
+        cores: int = 0,
+    ) -> None:
         self.settings = settings
         self.peers = peers or Peers()
         self.bounds = Bounds.of(settings)
         self.metrics = Metrics(self.bounds.refused)
         self.spans = tracing.spans_of(settings)
-        self._repository = ModelRepository(settings.repository, settings.finished_marker, settings.model_name)
+        self._repository = repository or ModelRepository(
+            settings.repository, settings.finished_marker, settings.model_name
+        )
         cache = Cache(settings.cache_folder)
-        cores = max(1, available_cores() // settings.workers)
+        cores = cores or max(1, available_cores() // settings.workers)
         self.manager = ModelManager(
             self._repository,
             placement,

@@ -26,6 +26,7 @@ __all__ = [
     "SessionConfig",
     "parse_config",
     "read_config",
+    "versions_of",
 ]
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -214,7 +215,7 @@ def parse_config(text: str, path: Path, base: ModelConfig | None = None) -> Mode
     for key, value in data.items():
         place = f"{path}: {key}"
         if key == "versions":
-            config = replace(config, versions=_versions(value, place))
+            config = replace(config, versions=versions_of(value, place))
         elif key == "batching":
             config = replace(config, batching=_section(config.batching, value, place))
         elif key == "session":
@@ -298,7 +299,16 @@ def _labels(value: Any, place: str) -> dict[str, int]:
     return dict(value)
 
 
-def _versions(value: Any, place: str) -> str | tuple[int, ...]:
+def versions_of(value: Any, place: str) -> str | tuple[int, ...]:
+    """Which versions are served, as `ModelConfig` has it.
+
+    Args:
+        value: As TOML or JSON has it.
+        place: Where it stands, for errors.
+
+    Raises:
+        ConfigError: It makes no sense.
+    """
     if isinstance(value, str):
         kind, _, count = value.partition(":")
         if value in ("latest", "all") or (kind == "latest" and count.isdigit() and int(count) > 0):
