@@ -38,7 +38,14 @@ class Server:
 @contextmanager
 def running(repository: Path, log: Path, **environment: str) -> Iterator[Server]:
     """Start `infold serve` on a free port and wait for its line that it serves."""
-    command = [sys.executable, "-m", "infold", "serve", str(repository), "--port", "0"]
+    with running_with([str(repository), "--port", "0"], log, **environment) as server:
+        yield server
+
+
+@contextmanager
+def running_with(arguments: list[str], log: Path, **environment: str) -> Iterator[Server]:
+    """Start `infold serve` with these arguments and wait for its line that it serves."""
+    command = [sys.executable, "-m", "infold", "serve", *arguments]
     with log.open("w") as errors:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | environment
