@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from deploy.deployed import environment_of, probe, replaced, started
 from servers import ROOT, Server, slow_model
 
 LIVE, READY = probe("base", "liveness"), probe("base", "readiness")
+get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)  # a busy machine is no mistake
 KEYS = {"admin": "the key of operations", "observe": "the key of the scrape"}
 
 
@@ -56,20 +58,20 @@ def test_the_base_answers_on_both_ports(base: Server) -> None:
     assert base.docs is not None
     observed = base.docs.removesuffix("/docs")
     for path in {LIVE, READY, probe("base", "startup")}:
-        assert httpx.get(base.url + path).status_code == 200
-    assert httpx.get(f"{base.url}/metrics").status_code == 404
-    assert "infold_model_state" in httpx.get(f"{observed}/metrics").text
+        assert get(base.url + path).status_code == 200
+    assert get(f"{base.url}/metrics").status_code == 404
+    assert "infold_model_state" in get(f"{observed}/metrics").text
 
 
 def test_the_series_that_the_autoscaler_rests_on_exists(base: Server) -> None:
     """After a request, the sum and the count of the stage `queue`, with the label `stage`."""
     assert base.docs is not None
-    described = httpx.get(f"{base.url}/v2/models/digits").json()["inputs"][0]
+    described = get(f"{base.url}/v2/models/digits").json()["inputs"][0]
     shape = [1, *described["shape"][1:]]
     tensor = {"name": described["name"], "datatype": described["datatype"], "shape": shape}
     body = {"inputs": [tensor | {"data": np.zeros(shape).ravel().tolist()}]}
-    assert httpx.post(f"{base.url}/v2/models/digits/infer", json=body).status_code == 200
-    page = httpx.get(base.docs.removesuffix("/docs") + "/metrics").text
+    assert post(f"{base.url}/v2/models/digits/infer", json=body).status_code == 200
+    page = get(base.docs.removesuffix("/docs") + "/metrics").text
     for family in ("infold_stage_seconds_sum", "infold_stage_seconds_count"):
         series = [line for line in page.splitlines() if line.startswith(family + "{")]
         assert any('stage="queue"' in line and 'model="digits"' in line for line in series)
@@ -80,7 +82,7 @@ def test_a_pod_that_leaves_answers_on_through_its_grace(cache: Path, tmp_path: P
     paths = {"/models": ROOT / "models", "/cache": cache}
     with started("base", paths, tmp_path / "log") as server:
         server.process.send_signal(signal.SIGTERM)
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             while client.get(READY).status_code == 200:  # the signal is on its way
                 pass
             assert client.get(READY).status_code == 503
@@ -97,10 +99,10 @@ def test_a_model_that_fails_makes_the_base_unready_and_never_dead(
     paths = {"/models": shared, "/cache": cache}
     changed = {"INFOLD_MODEL_CONTROL": "explicit", "INFOLD_LOAD_MODELS": '["digits"]'}
     with started("base", paths, tmp_path / "log", **changed) as server:
-        assert httpx.get(server.url + READY).status_code == 200
-        assert httpx.post(f"{server.url}/v2/repository/models/broken/load").status_code == 400
-        assert httpx.get(server.url + READY).status_code == 503
-        assert httpx.get(server.url + LIVE).status_code == 200
+        assert get(server.url + READY).status_code == 200
+        assert post(f"{server.url}/v2/repository/models/broken/load").status_code == 400
+        assert get(server.url + READY).status_code == 503
+        assert get(server.url + LIVE).status_code == 200
 
 
 def test_a_bad_upload_to_the_shared_volume_leaves_the_fleet_ready(
@@ -121,14 +123,14 @@ def test_a_bad_upload_to_the_shared_volume_leaves_the_fleet_ready(
     with started("overlays/fleet", paths, tmp_path / "log", INFOLD_ADMIN="true") as server:
         ordered = {"Authorization": f"Bearer {KEYS['admin']}"}
         load = f"{server.url}/v2/repository/models/broken/load"
-        assert httpx.post(load).status_code == 401
-        assert httpx.post(load, headers=ordered).status_code == 400
+        assert post(load).status_code == 401
+        assert post(load, headers=ordered).status_code == 400
         for path in (READY, LIVE):  # which take no key
-            assert httpx.get(server.url + path).status_code == 200
+            assert get(server.url + path).status_code == 200
         assert server.docs is not None
         metrics = server.docs.removesuffix("/docs") + "/metrics"
-        assert httpx.get(metrics).status_code == 401
-        assert httpx.get(metrics, headers={"Authorization": f"Bearer {KEYS['observe']}"}).status_code == 200
+        assert get(metrics).status_code == 401
+        assert get(metrics, headers={"Authorization": f"Bearer {KEYS['observe']}"}).status_code == 200
 
 
 def test_a_first_load_answers_no_probe_and_ends_when_told(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_first_load_answers_no_probe_and_ends_when_told(tmp_path: Path) -> Non
             assert process.stderr is not None
             assert any("model loading" in line for line in process.stderr)  # reads on until it is there
             with pytest.raises(httpx.ReadTimeout):
-                httpx.get(f"http://127.0.0.1:{port}{LIVE}", timeout=0.3)
+                get(f"http://127.0.0.1:{port}{LIVE}", timeout=0.3)
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         finally:
