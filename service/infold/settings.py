@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -23,6 +24,8 @@ from infold.tensors import MODEL_NAME
 __all__ = ["PREFIX", "ModelControl", "Settings", "environment_without", "variables"]
 
 PREFIX = "INFOLD_"
+DEFAULT_PORT = 8080
+LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
 class ModelControl(StrEnum):
@@ -48,6 +51,11 @@ def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
+def _unless_link(default: int | None) -> BeforeValidator:
+    """For a Service `infold` Kubernetes sets INFOLD_PORT=tcp://10.0.0.1:8080: nobody asked for that."""
+    return BeforeValidator(lambda value: default if LINK.match(str(value)) else value)
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 
 
@@ -65,7 +73,11 @@ class Settings(BaseSettings):
         ),
     ] = ""
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    port: Annotated[
+        int,
+        _unless_link(DEFAULT_PORT),
+        Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one."),
+    ] = DEFAULT_PORT
     cache_dir: Annotated[
         Path, Field(description="Where optimized graphs and measurements of loaded models are kept.")
     ] = Path("~/.cache/infold")
@@ -181,6 +193,7 @@ class Settings(BaseSettings):
     observe_port: Annotated[
         Annotated[int, Field(ge=0, le=65535)] | None,
         BeforeValidator(_none_if_empty),
+        _unless_link(None),
         Field(description="A port for metrics and docs alone; 0 takes a free one."),
     ] = None
     cors_origins: Annotated[

@@ -47,7 +47,7 @@ def test_a_url_stays_as_it_is() -> None:
         ({"settings": {"deadline": 3}}, "settings.deadline: there is no such setting"),
         ({"settings": {"deadline_s": -3}}, "settings.deadline_s: Input should be greater than 0, not -3"),
         ({"device": "cuda", "models": ["m"]}, "models.m.num_gpus: device is cuda"),
-        ({"device": "gpu"}, "device: Input should be 'cpu', 'cuda' or 'auto', not 'gpu'"),
+        ({"device": "gpu"}, "device: Input should be 'cpu', 'cuda', 'tensorrt' or 'auto', not 'gpu'"),
     ],
 )
 def test_what_makes_no_sense_is_named(given: dict[str, Any], said: str) -> None:

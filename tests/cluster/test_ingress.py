@@ -20,6 +20,9 @@ from infold.cluster.whole import merged
 from infold.errors import ConfigError
 from shelves import Shelf
 
+# FastAPI silences this one while it makes an app; several apps in one process make theirs at once.
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.UnsupportedFieldAttributeWarning")
+
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]}]})
 JSON = {"Content-Type": "application/json"}
 

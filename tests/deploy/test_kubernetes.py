@@ -11,7 +11,6 @@ import pytest
 from deploy.alerts import ALERTS, RULE, rule_of
 from deploy.deployed import DEPLOY, OVERLAYS, environment_of, only, pod_of
 from deploy.kustomization import Document, compose, documents_of
-from infold.errors import ConfigError
 from infold.serving.lifecycle import State
 from infold.settings import PREFIX, Settings
 from servers import ROOT
@@ -267,17 +266,16 @@ def test_what_is_scraped_is_there(objects: list[Document], overlay: str) -> None
 def test_services_make_one_variable_that_is_a_setting(
     objects: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pods of the namespace that ask for variables of Services get it, and infold does not start with it."""
+    """Pods of the namespace that ask for variables of Services get it, and infold starts all the same."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     made = {
         f"{each['metadata']['name'].upper().replace('-', '_')}_PORT"
         for each in objects
         if each["kind"] == "Service"
     }
-    assert made & known == {"INFOLD_PORT"}  # so docs/kubernetes.md and the runtime for KServe speak of it
+    assert made & known == {"INFOLD_PORT"}  # so docs/kubernetes.md speaks of it
     monkeypatch.setenv("INFOLD_PORT", "tcp://10.0.0.1:8080")
-    with pytest.raises(ConfigError, match="INFOLD_PORT"):
-        Settings.read()
+    assert Settings.read().port == 8080
 
 
 def test_only_those_who_may_reach_it(objects: list[Document]) -> None:

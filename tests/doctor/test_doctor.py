@@ -44,7 +44,7 @@ def test_what_stops_it_is_told_to_programs_and_exits_with_1(tmp_path: Path) -> N
 
 def test_a_setting_that_makes_no_sense_is_usage() -> None:
     """As of the service."""
-    assert_error(infold("doctor", INFOLD_PORT="tcp://10.0.0.1:8080"), 2, "INFOLD_PORT")
+    assert_error(infold("doctor", INFOLD_PORT="http"), 2, "INFOLD_PORT")
 
 
 def test_a_look_that_fails_is_a_finding_and_not_the_end(
@@ -175,7 +175,7 @@ def test_settings_are_told_with_where_they_come_from(monkeypatch: pytest.MonkeyP
         "drain_s = 3.0 (INFOLD_DRAIN_S)",
     ]
     warnings = [each for each in found if each.level is Level.WARN]
-    assert [each.remedy.split()[0] for each in warnings] == ["is", "take", "enableServiceLinks:"]
+    assert [each.remedy.split()[0] for each in warnings] == ["is", "take", "nothing;"]
     assert "INFOLD_PORT" in warnings[0].remedy and "secret" not in str(found)
 
 

@@ -23,6 +23,7 @@ from infold.rest.edge import Edge
 from infold.rest.metrics import Metrics
 from infold.rest.server import described_late
 from infold.rest.service import Service
+from infold.rest.starting import fitted
 from infold.runtime import available_cores, choose_device
 from infold.runtime.options import Device
 from infold.settings import Settings
@@ -70,7 +71,7 @@ class ModelReplica:
         logging.getLogger("infold.access").disabled = True  # the ingress has the line of each request
         self._pulled = _pulled(task, known)
         root = Path(task.repository) if self._pulled is None else self._pulled.root
-        placement = choose_device(Device(task.device))
+        placement = choose_device(Device(task.device), known.gpu_id, known.gpu_memory_bytes)
         # Who may come in is asked once, where callers come in.
         settings = settings_of(
             {name: said for name, said in task.settings.items() if name not in ("api_keys", "cors_origins")},
@@ -79,7 +80,7 @@ class ModelReplica:
             api_keys=None,
             cors_origins=(),
         )
-        settings = settings.model_copy(update={"required_models": (task.model,)})
+        settings = fitted(settings.model_copy(update={"required_models": (task.model,)}))
         self._repository = OneModel(root, task.model, settings.finished_marker)
         self._service = Service(settings, placement, repository=self._repository, cores=cores)
         behind = described_late(self._service)

@@ -49,7 +49,7 @@ def _misspelt() -> list[Finding]:
         text = (
             f"{links[0]} and {len(links)} in all come from a Kubernetes Service whose name begins with infold"
         )
-        remedy = "enableServiceLinks: false in the pod, or such a Service's INFOLD_PORT stops the start"
+        remedy = "nothing; enableServiceLinks: false in the pod takes them away"
         found.append(warn("setting", text, remedy, names=links))
     return found
 
