@@ -98,6 +98,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(pair: Server) -> No
     counted += [total(pair, "infold_model_requests_total") for _ in range(10)]
     assert counted == sorted(counted)
     assert counted[0] == 10
+    assert "\ninfold_worker_restarts_total 1.0\n" in httpx.get(f"{pair.url}/metrics").text
     (died,) = [line for line in log_of(pair) if line["event"] == "worker died"]
     assert (died["worker"], died["cause"]) == (0, "ended by SIGKILL")
     assert pair.stop() == 0

@@ -79,6 +79,7 @@ def test_a_successor_goes_on_counting() -> None:
     for number in range(5):
         count(first, number)
     first.state_changed("gone", 1, "ready", "")
+    first.restarts, second.restarts = 3, 4
     second.go_on_from(first.snapshot())
     count(second, 0)
     assert (
@@ -88,6 +89,7 @@ def test_a_successor_goes_on_counting() -> None:
         == 4
     )
     assert 'infold_model_state{model="gone"' not in page_of([second.snapshot()]).decode()
+    assert samples(page_of([second.snapshot()]))["infold_worker_restarts_total{}"] == 4
 
 
 @pytest.mark.parametrize(

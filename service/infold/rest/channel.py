@@ -41,11 +41,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
         worker: Its number, from 0.
         settings: All settings, as JSON.
         earlier: What its predecessor answered last, by topic, and on shared topics anyone.
+        predecessors: How many were there before it, in its place.
     """
 
     worker: int
     settings: Mapping[str, object]
     earlier: Mapping[str, object]
+    predecessors: int = 0
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):

@@ -31,6 +31,8 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MOST_SIZES = 1024
 
 OF_MODEL = ("model", "version")
+# Each worker tells how many were there before it, so none is missed that died before anybody looked.
+RESTARTS = "infold_worker_restarts_total"
 COUNTERS = {
     "infold_http_requests_total": ("HTTP requests answered.", ("route", "method", "status")),
     "infold_model_requests_total": ("Requests that a run has answered.", OF_MODEL),
@@ -42,6 +44,7 @@ COUNTERS = {
     ),
     "infold_refusals_total": ("Requests that were not answered, by reason.", (*OF_MODEL, "reason")),
     "infold_null_values_total": ("Values sent as null: JSON has no NaN and no infinity.", OF_MODEL),
+    RESTARTS: ("Workers that were started again in the place of one that died.", ()),
     **shadow_counts.COUNTERS,
 }
 HISTOGRAMS = {
@@ -155,6 +158,7 @@ class Metrics:
         self._shadows: dict[tuple[str, int], ShadowCounts] = {}
         self._states: dict[tuple[str, int], str] = {}
         self._earlier = NOTHING
+        self.restarts = 0
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """An HTTP request was answered."""
@@ -208,7 +212,8 @@ class Metrics:
 
     def go_on_from(self, earlier: Snapshot) -> None:
         """Count on from what an earlier process had, so that no total ever falls; not its states."""
-        self._earlier = {**earlier, "states": [], "gauges": {}}
+        counters = {name: rows for name, rows in earlier["counters"].items() if name != RESTARTS}
+        self._earlier = {**earlier, "counters": counters, "states": [], "gauges": {}}
 
     def snapshot(
         self,
@@ -246,6 +251,7 @@ class Metrics:
                     *((list(labels), count) for labels, count in self._refused.items()),
                     *((["", "", reason], count) for reason, count in self._connections.items()),
                 ],
+                RESTARTS: [([], self.restarts)],
                 RUNS: [
                     ([*labels, stage], seconds)
                     for labels, each in models

@@ -56,6 +56,7 @@ class _Place:
     """What is kept of a worker beyond the life of its process."""
 
     worker: int
+    lives: int = 0
     process: Process | None = None
     channel: Channel | None = None
     is_ready: bool = False
@@ -169,7 +170,8 @@ class _Supervisor:
             place.channel = channel = await Channel.over(ours)
             settings = self._settings.model_dump(mode="json")
             earlier = self._exchange.earlier(place.worker)
-            channel.send(Hello(place.worker, settings, earlier))
+            channel.send(Hello(place.worker, settings, earlier, place.lives))
+            place.lives += 1
             if self._draining.is_set():
                 channel.send(Drain(self._grace_s))
             async for message in channel:

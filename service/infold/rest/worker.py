@@ -231,6 +231,7 @@ async def _serve(
     peers = Peers(hello.worker, settings.workers, channel.send, hello.earlier)
     service = Service(settings, placement, peers)
     behind = described_late(service)
+    service.metrics.restarts = hello.predecessors
     if "metrics" in hello.earlier:
         service.metrics.go_on_from(msgspec.convert(hello.earlier["metrics"], Snapshot))
 
