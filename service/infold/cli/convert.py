@@ -47,6 +47,13 @@ def command(
             help="With --repository: ship the unfolded model too, which the server holds answers against.",
         ),
     ] = False,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            help="With --repository: do nothing if the newest version is made from this very source.",
+        ),
+    ] = False,
     options: Any = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -61,6 +68,8 @@ def command(
     if repository is not None:
         if destination is not None or name is None:
             raise typer.BadParameter("takes --name and no DEST.onnx", param_hint="--repository")
+        if if_changed and (kept := _kept(source, repository, name, options, as_json, quiet)) is not None:
+            raise typer.Exit(1 if strict and kept else 0)
         with progress_line(quiet) as progress:
             done = convert_to_repository(
                 source,
@@ -76,6 +85,8 @@ def command(
     else:
         if keep_unfolded:
             raise typer.BadParameter("goes with --repository", param_hint="--keep-unfolded")
+        if if_changed:
+            raise typer.BadParameter("goes with --repository", param_hint="--if-changed")
         if destination is None or name is not None:
             what = "--name goes with --repository" if name is not None else "missing; or give --repository"
             raise typer.BadParameter(what, param_hint="DEST.onnx")
@@ -111,3 +122,18 @@ def command(
         print("\n".join(line for line in lines if line))
     if strict and done.report.kept:
         raise typer.Exit(1)
+
+
+def _kept(source: str, repository: Path, name: str, options: Any, as_json: bool, quiet: bool) -> int | None:
+    """How many norms the newest version kept if nothing needs to be done, which is told; else None."""
+    from infold.convert import version_made_from
+
+    made = version_made_from(source, repository, name, options)
+    if made is None:
+        return None
+    model, report = made
+    if as_json:
+        print(json.dumps(report, indent=2))
+    elif not quiet:
+        print(f"{model} is made from this source already; nothing to do")
+    return int(report["kept"])

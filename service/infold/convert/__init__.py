@@ -8,6 +8,7 @@ from infold.convert.frontends.formats import Format
 from infold.convert.html_report import html_report
 from infold.convert.in_memory import fold
 from infold.convert.inspect import Inspection, NormView, inspect
+from infold.convert.made_already import version_made_from
 from infold.convert.moments import Momentum
 from infold.convert.pipeline import (
     Conversion,
@@ -44,5 +45,6 @@ __all__ = [
     "reestimate",
     "verdict",
     "verify",
+    "version_made_from",
     "write_text",
 ]

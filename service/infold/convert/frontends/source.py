@@ -15,7 +15,7 @@ from infold.convert.frontends.isolated import Progress, run_frontend
 from infold.convert.frontends.onnx import Source
 from infold.errors import ConfigError, SourceError
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "digest_of", "open_source"]
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def open_source(
         request = Request(text, found, options, samples, shapes or {})
         framework = run_frontend(request, folder, progress)
         exported = onnx_frontend.load(folder / "model.onnx")
-        yield exported.exported_by(framework, Path(source), _digest(text, options))
+        yield exported.exported_by(framework, Path(source), digest_of(text, options))
 
 
 # Options that only some formats know: attribute, the flag's name, and of what it is.
@@ -89,7 +89,7 @@ def _require_existing(source: str) -> None:
         raise SourceError(source, "no such file")
 
 
-def _digest(source: str, options: Options) -> str:
+def digest_of(source: str, options: Options) -> str:
     """Of every file that makes up the source, in the order of their names."""
     path = Path(source)
     if path.is_dir():
