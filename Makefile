@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS  := deploy/locks
 SIZE   ?= 1
+FRAMEWORK ?= torch
 
-.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients cluster-test frameworks examples zoo networks lock dist gpu-test container clean
+.PHONY: help setup serve test fuzz test-faults soak check bench bench-serving bench-codec bench-folders bench-scale clients cluster-test frameworks examples zoo networks lock dist gpu-test image compose-test clean
 
 help:           ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -132,8 +133,18 @@ dist: $(VENV)/.dev    ## Build wheel and sdist into dist/.
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-container: $(VENV)/.dev ## Build and run the image; needs a Docker engine.
-	$(BIN)/python -m pytest -m container -s
+# Torch's build for CPUs is not in the usual index: EXTRA_INDEX names one that has it, or WHEELS a folder
+# (by default what pip itself is told to look at).
+WHEELS ?= $(firstword $(wildcard $(PIP_FIND_LINKS)))
+IMAGE  := docker build --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(git log -1 --format=%cI)
+
+image:          ## Build the images infold:cpu and infold:convert; needs a Docker engine.
+	$(IMAGE) --tag infold:cpu .
+	$(IMAGE) --tag infold:convert --target convert --build-arg FRAMEWORK=$(FRAMEWORK) \
+	    --build-arg EXTRA_INDEX=$(EXTRA_INDEX) $(if $(WHEELS),--build-context wheels=$(WHEELS)) .
+
+compose-test: $(VENV)/.dev image ## Run the images and the compose file for real.
+	$(BIN)/python -m pytest -m container tests/containers --durations=0
 
 lock: $(VENV)/.dev    ## Pin dependencies anew, with hashes and without any registry's address.
 	$(BIN)/python deploy/locks/lock.py
