@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from capacity import NODE
-from cluster import Cluster, Fleet, Outcome, Policy, closed_loop
 from service_times import Body, ServiceTimes, Times
 from theory import bulk_wait, erlang_wait, fixed_wait, pollaczek_khinchine_wait
 
+from cluster import Cluster, Fleet, Outcome, Policy, closed_loop
 from infold.serving.plan import Plan
 
 __all__ = [

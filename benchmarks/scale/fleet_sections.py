@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster import CONNECTIONS_EACH, SLOWER, Policy
 from experiments import (
     AFTER_S,
     BURST,
@@ -21,6 +20,8 @@ from experiments import (
 from process import CAPACITY_ROWS, MOST_BYTES, MOST_CONNECTIONS
 from service_times import ServiceTimes
 from writing import figure, paragraph, table
+
+from cluster import CONNECTIONS_EACH, SLOWER, Policy
 
 __all__ = ["autoscaling", "depth", "latency", "node", "policies", "spare"]
 

@@ -19,13 +19,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from bars import Bar, draw_bars
 from capacity import RATE, need_of
-from cluster import Policy
 from experiments import SHARES, steady
 from sections import SECTIONS
 from service_sections import parts_of
 from service_times import ServiceTimes
 from writing import figure
 
+from cluster import Policy
 from infold.bench.plot import Axis, Chart, Point, Series, draw
 
 DOCS = Path(__file__).parents[2] / "docs"
