@@ -4,6 +4,7 @@ Every server here has limits that a test can reach in a moment.
 """
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import os
@@ -23,6 +24,7 @@ import onnx
 import pytest
 
 from graphs import model as model_of
+from infold.rest.bounds import RESERVED
 from infold.runtime import available_cores
 from servers import Server, running, slow_model
 
@@ -540,6 +542,33 @@ def test_a_connection_above_the_limit_is_told_so_and_closed(
             each.reset()
         until(lambda: is_live(server))
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_probe_of_the_second_port_is_answered_while_the_main_port_is_full(
+    models: Path, tmp_path: Path, workers: str
+) -> None:
+    """Or a flood would end the service by its probes; that port has an end, too."""
+    patient = {"INFOLD_HEADER_TIMEOUT_S": "60"}
+    with (
+        limited(
+            models, tmp_path / "log", INFOLD_WORKERS=workers, INFOLD_OBSERVE_PORT="0", **patient
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        assert server.docs is not None
+        second = dataclasses.replace(server, url=server.docs.removesuffix("/docs"))
+        for _ in range(MOST):
+            stack.enter_context(Client(server)).send(LIVE[:-2])
+        with Client(server) as client:
+            assert client.read()[0] == 503
+        for path in ("/v2/health/live", "/v2/health/ready", "/metrics"):
+            assert httpx.get(f"{second.url}{path}", timeout=20).status_code == 200
+        # Workers do not deal these out evenly: of so many one at least comes to one that is full.
+        crowd = [stack.enter_context(Client(second)) for _ in range(RESERVED * int(workers) + 1)]
+        for each in crowd:
+            each.send(LIVE)
+        assert {each.read()[0] for each in crowd} == {200, 503}
 
 
 def test_hundreds_above_the_limit_leave_nothing_behind(server: Server) -> None:

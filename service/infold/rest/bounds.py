@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from infold.rest.descriptors import fitting_connections
@@ -14,6 +15,8 @@ __all__ = ["REFUSED", "Bounds"]
 
 log = logging.getLogger(__name__)
 
+# Connections that the second port has for itself when there is no room for others: probes come there.
+RESERVED = 64
 # Why a connection is refused or cut, before there is a request to answer.
 REFUSED = ("connections", "header_timeout", "write_timeout")
 
@@ -30,6 +33,8 @@ class Bounds:
         in_flight: What requests hold together.
         refused: How often connections were refused or cut, by reason: `connections`,
             `header_timeout`, `write_timeout` (`REFUSED`).
+        second_port: Where health is asked even if the main port has all its connections; None
+            where there is one port.
         lingering: Connections that have been refused and are not closed yet.
         is_leaving: The process goes down: every answer from now on is the last of its connection.
     """
@@ -39,6 +44,7 @@ class Bounds:
     header_timeout_s: float
     write_timeout_s: float
     in_flight: InFlight
+    second_port: int | None = None
     refused: Counter[str] = field(default_factory=Counter)
     lingering: int = 0
     is_leaving: bool = False
@@ -59,6 +65,22 @@ class Bounds:
     def fit(self) -> None:
         """No more connections than this process can have descriptors for; tells if that is fewer."""
         self.max_connections = fitting_connections(self.max_connections)
+
+    @property
+    def most_connections(self) -> int:
+        """At a time, those of the second port's own room included."""
+        return self.max_connections + (0 if self.second_port is None else RESERVED)
+
+    def has_room(self, connections: int, port: Callable[[], int]) -> bool:
+        """One connection more may come in.
+
+        Args:
+            connections: That there are.
+            port: Tells which port it came to; asked only where that matters.
+        """
+        if connections < self.max_connections:
+            return True
+        return connections < self.most_connections and port() == self.second_port
 
     def refuse(self, reason: str) -> None:
         """A connection was refused or cut: counted, and told of now and then, or a flood fills the log."""

@@ -58,7 +58,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take a connection, or turn it away."""
         bounds = self.bounds
-        if len(self.connections) >= bounds.max_connections:
+        if not bounds.has_room(len(self.connections), lambda: transport.get_extra_info("sockname")[1]):
             bounds.refuse("connections")
             text = f"too many connections: the maximum allowed is {bounds.max_connections}"
             TurnedAway(transport, answer_of(503, text, b"retry-after: 1\r\n"), bounds)

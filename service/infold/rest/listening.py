@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from infold.errors import ConfigError
 from infold.settings import Settings
 
-__all__ = ["BACKLOG", "listen", "listen_everywhere", "serving_line"]
+__all__ = ["BACKLOG", "listen", "listen_everywhere", "second_port_of", "serving_line"]
 
 BACKLOG = 2048
 
@@ -45,6 +45,14 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as failure:
         place = f"{host}:{port}"
         raise ConfigError(place, f"cannot listen here: {failure.strerror or failure}") from failure
+
+
+def second_port_of(listeners: Sequence[socket.socket]) -> int | None:
+    """The port for metrics and docs, of sockets as `listen_everywhere` returns them; None without one."""
+    if len(listeners) == 1:
+        return None
+    port: int = listeners[1].getsockname()[1]
+    return port
 
 
 def serving_line(models: Sequence[str], listeners: Sequence[socket.socket], scheme: str = "http") -> str:

@@ -20,7 +20,7 @@ from infold.rest.access.start import scheme_of, tell_what_others_may
 from infold.rest.bounds import Bounds
 from infold.rest.connection import Connection
 from infold.rest.late import LateApp
-from infold.rest.listening import BACKLOG, listen_everywhere, serving_line
+from infold.rest.listening import BACKLOG, listen_everywhere, second_port_of, serving_line
 from infold.rest.service import Service, edge_of
 from infold.rest.starting import fitted, running_line
 from infold.runtime import choose_device
@@ -155,6 +155,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     service = Service(settings, placement)
     behind = described_late(service)
     listeners = listen_everywhere(settings)
+    service.bounds.second_port = second_port_of(listeners)
     config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
     server = _server(config, settings, listeners)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

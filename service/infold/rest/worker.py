@@ -25,6 +25,7 @@ from infold.rest.access.tls import Certificates, certificates_of
 from infold.rest.bounds import Bounds
 from infold.rest.channel import Answer, Ask, Channel, Drain, Failed, Gathered, Hello, Joined, Opened, Ready
 from infold.rest.counting import Snapshot
+from infold.rest.listening import second_port_of
 from infold.rest.peers import Peers
 from infold.rest.server import Server, begin_to_leave, config_of, described_late, leave, start
 from infold.rest.service import Service, edge_of
@@ -161,7 +162,7 @@ class WorkerServer(Server):
         self._take(connection, is_second=True)
 
     def _take(self, connection: socket.socket, *, is_second: bool = False) -> None:
-        if self._held >= self._bounds.max_connections + MOST_UNSHAKEN:
+        if self._held >= self._bounds.most_connections + MOST_UNSHAKEN:
             self._bounds.refuse("connections")
             connection.close()  # nothing can be told before a handshake
             return
@@ -235,6 +236,7 @@ async def _serve(
     if "metrics" in hello.earlier:
         service.metrics.go_on_from(msgspec.convert(hello.earlier["metrics"], Snapshot))
 
+    service.bounds.second_port = second_port_of(listeners)
     config = config_of(edge_of(service, behind, listeners), settings, service.bounds)
     main, second = listeners[0], listeners[1] if len(listeners) > 1 else None
     certificates = certificates_of(settings)
