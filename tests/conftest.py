@@ -1,8 +1,28 @@
-"""Hypothesis draws the same examples on every run, and few enough to stay quick."""
+"""What holds for every test: the same examples on every run, and no cache but an empty one of our own."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("ci")
+
+CACHE = pytest.StashKey[str]()
+VARIABLE = "INFOLD_CACHE_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Servers share a cache, and not the user's: what an earlier run has learnt would hide mistakes."""
+    if not hasattr(config, "workerinput"):  # processes of xdist have their parent's
+        config.stash[CACHE] = os.environ[VARIABLE] = tempfile.mkdtemp(prefix="infold-cache-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """It goes with the run."""
+    if CACHE in config.stash:
+        shutil.rmtree(config.stash[CACHE], ignore_errors=True)

@@ -166,6 +166,7 @@ def test_settings_are_told_with_where_they_come_from(monkeypatch: pytest.MonkeyP
     for name in ("INFOLD_PROT", "INFOLD_ZZZ", "INFOLD_SERVICE_HOST", "INFOLD_PORT_8080_TCP_ADDR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("infold_drain_s", "3")
+    monkeypatch.delenv("INFOLD_CACHE_DIR")
     monkeypatch.setenv("INFOLD_TRACE_ENDPOINT", "https://me:secret@host/v1")
     found = told.check_settings(Settings.read(port=9), ["port"])
     texts = [each.text for each in found if each.level is Level.OK]

@@ -36,7 +36,8 @@ def main() -> None:
     root = logging.getLogger()
     root.handlers[:] = [_Told(answers)]
     root.setLevel(logging.INFO)
-    logging.getLogger("infold.serving.loading").setLevel(logging.WARNING)  # the plan is the server's to tell
+    for told_by_the_server in ("loading", "presenting"):  # the plan, and which hints have no effect
+        logging.getLogger(f"infold.serving.{told_by_the_server}").setLevel(logging.WARNING)
     try:
         _say(answers, {"found": _tried(order, answers).as_json()})
     except InfoldError as failure:
