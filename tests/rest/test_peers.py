@@ -246,6 +246,19 @@ async def double(payload: object) -> int:
     return 2 * payload
 
 
+def test_a_worker_that_came_back_meanwhile_does_not_make_an_order_fail() -> None:
+    """It is asked when it joins and answers nobody before it has obeyed; one that is only slow is none."""
+    star = Star(3)
+    star.exchange.gather(0, Gather(1, "orders", "x", 1.0, shared=True))
+    star.exchange.leave(1)
+    star.exchange.earlier(1)
+    star.exchange.join(1, star.sent[1].append)
+    assert star.asked(1).payload == "x"
+    star.answer(0, "done")
+    star.clock.timers[0].call()
+    assert star.sent[0][-1] == Gathered(1, ["done", "done", None])
+
+
 async def test_alone_one_gathers_from_oneself() -> None:
     """Callers need not know how many there are; no handler and a failing one are no answer."""
     peers = Peers()

@@ -158,6 +158,7 @@ class _Gathering:
     request: Gather
     answers: list[object]
     waiting: set[int]
+    asked: set[int]  # but for those that are gone, whose successors are asked when they join
     timer: Cancellable | None = field(default=None)
 
 
@@ -198,13 +199,15 @@ class Exchange:
         """Wait for this worker no longer."""
         self._members.pop(worker, None)
         self._missed.pop(worker, None)
-        for number in list(self._open):
+        for number, gathering in list(self._open.items()):
+            gathering.asked.discard(worker)
             self._heard(number, worker, None)
 
     def gather(self, asker: int, request: Gather) -> None:
         """Ask every member; the asker is sent what they said when the last has, or time is up."""
         number = next(self._ids)
-        gathering = _Gathering(asker, request, [None] * len(self._kept), set(self._members))
+        there = self._members.keys()
+        gathering = _Gathering(asker, request, [None] * len(self._kept), set(there), set(there))
         self._open[number] = gathering
         if request.shared:
             for missed in self._missed.values():
@@ -251,7 +254,7 @@ class Exchange:
         latest = self._shared.get(gathering.request.topic)
         if latest is not None and latest[0] == number:
             answers = [
-                latest[1] if answer is None and worker not in self._members else answer
+                latest[1] if answer is None and worker not in gathering.asked else answer
                 for worker, answer in enumerate(answers)
             ]
         asker(Gathered(gathering.request.id, answers))
