@@ -131,9 +131,8 @@ def stand(config: dict[str, Any], folder: Path) -> Iterator[Stand]:
         config: Of the application.
         folder: With a path short enough for a socket.
     """
-    changes = {**ENVIRONMENT, "RAY_TMPDIR": str(folder)}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = str(folder)
     found = None
     try:
         found = Stand(config)
@@ -142,11 +141,10 @@ def stand(config: dict[str, Any], folder: Path) -> Iterator[Stand]:
     finally:
         if found is not None:
             found.close()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        if before is None:
+            del os.environ["RAY_TMPDIR"]
+        else:
+            os.environ["RAY_TMPDIR"] = before
 
 
 def until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> float:
