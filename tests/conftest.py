@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -18,6 +19,8 @@ VARIABLE = "INFOLD_CACHE_DIR"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Servers share a cache, and not the user's: what an earlier run has learnt would hide mistakes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's job in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # or servers under test would ignore it, too
     if not hasattr(config, "workerinput"):  # processes of xdist have their parent's
         config.stash[CACHE] = os.environ[VARIABLE] = tempfile.mkdtemp(prefix="infold-cache-")
 
