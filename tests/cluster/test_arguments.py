@@ -76,7 +76,7 @@ def test_what_is_not_for_here_is_a_setting() -> None:
 
 def test_a_wish_names_the_key_that_nobody_knows() -> None:
     """A typo in a user_config is no silent default."""
-    assert Wish.of({"versions": [2, 1], "revision": 7}) == Wish((1, 2), "7")
+    assert Wish.of({"versions": [2, 1], "revision": 7}) == Wish((1, 2))
     assert Wish.of(None) == Wish()
     with pytest.raises(ConfigError, match=r"^user_config.version: unknown"):
         Wish.of({"version": 1})

@@ -21,15 +21,15 @@ class Wish:
 
     Attributes:
         versions: Which are served; None leaves it to the model's own configuration.
-        revision: Anything; where it is another than before, replicas look at the repository again.
     """
 
     versions: str | tuple[int, ...] | None = None
-    revision: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None, place: str = "user_config") -> Wish:
-        """The wish that a `user_config` holds.
+        """The wish that a `user_config` holds; its `revision` may be anything.
+
+        Ray tells replicas of a config that is another than before, and they look at the repository again.
 
         Raises:
             ConfigError: It has a key that nobody knows, or a value that makes no sense.
@@ -39,7 +39,7 @@ class Wish:
                 raise ConfigError(f"{place}.{key}", "unknown; known are versions, revision")
         versions = (config or {}).get("versions")
         found = None if versions is None else versions_of(versions, f"{place}.versions")
-        return cls(found, str((config or {}).get("revision", "")))
+        return cls(found)
 
 
 class OneModel(ModelRepository):

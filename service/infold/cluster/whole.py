@@ -14,7 +14,7 @@ from infold.cluster.questions import Answer, Deployed, Question, Told, json_answ
 from infold.cluster.routing import Kind, Target
 from infold.errors import InfoldError, MalformedBodyError, ModelNotFoundError, QueueFullError
 from infold.rest.counting import Snapshot
-from infold.rest.exposition import page_of
+from infold.rest.exposition import CONTENT_TYPE, page_of
 from infold.rest.statistics import statistics
 from infold.rest.triton_metrics import triton_page
 from infold.rest.v2_models import index, least_far
@@ -26,7 +26,6 @@ __all__ = ["Whole"]
 
 # What one replica is given to say that it is there.
 ANSWER_S = 2.0
-PAGE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Whole:
@@ -69,7 +68,7 @@ class Whole:
             case Kind.MODELS:
                 return json_answer({"models": sorted(self._deployed)})
             case Kind.METRICS:
-                return text_answer(await self._metrics(), PAGE)
+                return text_answer(await self._metrics(), CONTENT_TYPE.encode())
             case Kind.STATISTICS:
                 return json_answer(await self._statistics(target))
             case Kind.INDEX:

@@ -16,6 +16,7 @@ from infold.convert.frontends import onnx as onnx_frontend
 from infold.convert.frontends.exported import Options
 from infold.convert.frontends.formats import Format, recognise
 from infold.convert.frontends.source import digest_of
+from infold.convert.pipeline import is_version_name
 from infold.errors import ConfigError
 
 __all__ = ["version_made_from"]
@@ -57,7 +58,7 @@ def _newest(model: Path) -> Path | None:
     """The version with the highest number that has a model."""
     if not model.is_dir():
         return None
-    versions = [each for each in model.iterdir() if each.name.isascii() and each.name.isdigit()]
+    versions = [each for each in model.iterdir() if is_version_name(each.name)]
     newest = max(versions, key=lambda each: int(each.name), default=None)
     return newest if newest is not None and (newest / "model.onnx").is_file() else None
 

@@ -47,6 +47,7 @@ __all__ = [
     "convert",
     "convert_to_repository",
     "fold_source",
+    "is_version_name",
     "staging",
     "verify",
 ]
@@ -211,7 +212,7 @@ def convert_to_repository(
     with _made(parent), staging(parent) as stage:
         version = stage / "version"
         version.mkdir()
-        number = 1 + max((int(p.name) for p in parent.iterdir() if _is_number(p.name)), default=0)
+        number = 1 + max((int(p.name) for p in parent.iterdir() if is_version_name(p.name)), default=0)
         final = parent / str(number) / "model.onnx"
         how = _How(
             sampling or Sampling(), options or Options(), prove_it, freeze, progress, True, keeps_unfolded
@@ -230,7 +231,8 @@ def convert_to_repository(
     return replace(conversion, destination=written)
 
 
-def _is_number(name: str) -> bool:
+def is_version_name(name: str) -> bool:
+    """A folder of that name beside a model's others is one of its versions."""
     return name.isascii() and name.isdigit()
 
 

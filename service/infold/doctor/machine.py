@@ -14,7 +14,7 @@ from infold.rest.starting import room_for_bodies
 from infold.runtime import Placement, choose_device
 from infold.runtime.cgroups import memory_limit, memory_used
 from infold.runtime.cores import cores_of_process
-from infold.runtime.memory import host_bytes
+from infold.runtime.memory import host_bytes, machine_bytes
 from infold.runtime.options import Device
 from infold.settings import Settings
 
@@ -46,7 +46,7 @@ def check_device(settings: Settings) -> tuple[list[Finding], Placement | None]:
 def check_cpu(settings: Settings, root: Path = MACHINE) -> list[Finding]:
     """Cores of the machine, of the scheduler and of the cgroup, and what sessions make of them."""
     cores = cores_of_process(root)
-    each = max(1, cores.count // settings.workers)
+    each = cores.each(settings.workers)
     facts = {
         "host": cores.host,
         "affinity": cores.affinity,
@@ -70,7 +70,7 @@ def check_cpu(settings: Settings, root: Path = MACHINE) -> list[Finding]:
 def check_memory(settings: Settings, root: Path = MACHINE) -> list[Finding]:
     """Memory of the machine and of the cgroup, and settings that promise more."""
     limit, used, host = memory_limit(root), memory_used(root), host_bytes()
-    there = host if limit is None else min(host, int(limit.value))
+    there = machine_bytes(root)
     bodies = room_for_bodies(settings, root)
     facts = {
         "host_bytes": host,

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from infold.doctor.contents import Contents, contents_of
 from infold.doctor.findings import Finding, bad, ok, shown_bytes, warn
 from infold.errors import InfoldError
-from infold.runtime import Cache, Placement, available_cores
+from infold.runtime import Cache, Placement
+from infold.runtime.cores import cores_of_process
 from infold.runtime.memory import machine_bytes
 from infold.runtime.model_files import check_files
 from infold.serving import ModelRepository, ModelVersion, State, Trial, Unload, plan
+from infold.serving.catalogue import ALL
 from infold.serving.preparing import options_of
 from infold.serving.presenting import placed
 from infold.serving.repository import Listing
@@ -21,7 +23,6 @@ from infold.settings import ModelControl, Settings
 
 __all__ = ["Shelf", "check_models"]
 
-ALL = "*"
 MEND = "mend or replace its files; docs/loading.md says what a version must pass"
 
 
@@ -71,7 +72,7 @@ def check_models(settings: Settings, placement: Placement | None, why_closed: st
 
 
 def _opener(settings: Settings, placement: Placement) -> Opens:
-    cores = max(1, available_cores() // settings.workers)
+    cores = cores_of_process().each(settings.workers)
     trial = Trial(settings.load_timeout_s, settings.load_memory_bytes)
     cache = Cache(None, or_temporary=False)  # nothing is written, and nothing believed of earlier starts
 

@@ -19,7 +19,9 @@ from infold.rest.counting import Snapshot, total
 from infold.rest.metrics import COUNTERS, GAUGES, HISTOGRAMS, LATEST, OF_MODEL
 from infold.serving import State
 
-__all__ = ["page_of"]
+__all__ = ["CONTENT_TYPE", "page_of"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 STATE_HELP = (
     "1 for the state a version is in; with several workers: failed if it failed in any, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from infold.rest.exposition import page_of
+from infold.rest.exposition import CONTENT_TYPE, page_of
 from infold.rest.service import Service
 from infold.rest.triton_metrics import triton_page
 
@@ -40,4 +40,4 @@ def add_health(app: FastAPI, service: Service) -> None:
         page = page_of(snapshots)
         if service.settings.triton_metrics:
             page += triton_page(snapshots)
-        return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(page, media_type=CONTENT_TYPE)

@@ -44,7 +44,8 @@ from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
 from infold.rest.wire import LABEL, Endpoint, Reply, header, headers_by_name, left, read_body
-from infold.runtime import Cache, Placement, available_cores
+from infold.runtime import Cache, Placement
+from infold.runtime.cores import cores_of_process
 from infold.serving import (
     ALL,
     Asked,
@@ -93,7 +94,7 @@ class Service:
             settings.repository, settings.finished_marker, settings.model_name
         )
         cache = Cache(settings.cache_folder)
-        cores = cores or max(1, available_cores() // settings.workers)
+        cores = cores or cores_of_process().each(settings.workers)
         self.manager = ModelManager(
             self._repository,
             placement,

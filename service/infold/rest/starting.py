@@ -60,7 +60,7 @@ def running_line(device: str, workers: int, root: Path = MACHINE) -> str:
         root: As `fitted`.
     """
     cores, limit = cores_of_process(root), memory_limit(root)
-    each = max(1, cores.count // workers)
+    each = cores.each(workers)
     words = [f"infold runs models on {device}", f"{each} core{'s' if each > 1 else ''}"]
     if workers > 1:
         words[-1] += " a worker"

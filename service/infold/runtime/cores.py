@@ -32,6 +32,10 @@ class Cores:
         most = self.affinity if self.quota is None else min(self.affinity, math.ceil(self.quota.value))
         return max(1, most)
 
+    def each(self, processes: int) -> int:
+        """The part of one of so many processes: at least 1, which they share then."""
+        return max(1, self.count // processes)
+
     @property
     def why(self) -> str:
         """What leaves it so many; empty where it has all that there are."""
