@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from infold.rest.app import App, create_app
 from infold.rest.metrics import Metrics
 from infold.rest.stages import STAGES, server_timing
-from infold.serving import Took
+from infold.serving import Spent, Took
 from infold.settings import Settings
 
 DOUBLE = """<ir_version: 8, opset_import: ["": 17]>
@@ -153,15 +153,40 @@ def test_any_times_make_a_header(each: tuple[float, float, float, float, float, 
         assert float(text) == pytest.approx(seconds * 1000, abs=0.0006)
 
 
-@given(st.lists(st.tuples(times, times), max_size=20))
-def test_what_is_counted_by_hand_is_what_a_histogram_counts(each: list[tuple[float, float]]) -> None:
-    """The short way and the plain one fall into the same buckets."""
+@given(st.lists(st.tuples(times, times), max_size=20), st.sampled_from([1, 20]))
+def test_what_is_counted_by_the_hundred_is_what_a_histogram_counts(
+    some: list[tuple[float, float]], times_over: int
+) -> None:
+    """The same buckets and the same sum, also before there are a hundred."""
     metrics, plain = Metrics(), Metrics()
     stages, by_stage = metrics.of_model("m", 1).stages, plain.of_model("m", 1).stages.by_stage
-    for one, other in each:
+    for one, other in some * times_over:
         stages.answered(one, Took(3, other, 0.0, one, other, one))
         for stage, seconds in zip(STAGES, (one, other, None, one, other, one), strict=True):
             if seconds is not None:
                 by_stage[stage].observe(seconds)
-    found, wanted = metrics.snapshot(), plain.snapshot()
-    assert found["histograms"] == wanted["histograms"]
+    found, wanted = metrics.snapshot()["histograms"], plain.snapshot()["histograms"]
+    for name, rows in wanted.items():
+        for (labels, counts, total), ours in zip(rows, found[name], strict=True):
+            assert ours == (labels, counts, pytest.approx(total))
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), times, times, times), max_size=600))
+def test_runs_on_the_event_loop_are_counted_as_runs_elsewhere(
+    runs: list[tuple[int, float, float, float]],
+) -> None:
+    """Each is one of a request that had not waited."""
+    at_once, one_by_one = Metrics(), Metrics()
+    for rows, *spent in runs:
+        at_once.ran_at_once("m", 1, rows, Spent(*spent))
+        one_by_one.waited("m", 1, 0.0)
+        one_by_one.batch_ran("m", 1, 1, rows, Spent(*spent))
+    found, wanted = at_once.snapshot(), one_by_one.snapshot()
+    for name, counted in wanted["counters"].items():
+        assert sorted(found["counters"][name]) == [
+            (labels, pytest.approx(value)) for labels, value in sorted(counted)
+        ]
+    for name, histograms in wanted["histograms"].items():
+        for (labels, counts, total), ours in zip(histograms, found["histograms"][name], strict=True):
+            assert ours == (labels, counts, pytest.approx(total))
+    assert bool(found["latest"]["infold_last_run_timestamp_seconds"]) is bool(runs)

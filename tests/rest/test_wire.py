@@ -13,7 +13,8 @@ from starlette.types import Message, Receive, Scope
 
 from infold.errors import BodyTooLargeError, MalformedBodyError, UnsupportedCodingError
 from infold.rest import wire
-from infold.rest.wire import AT_ONCE_BYTES, LEAST_BYTES, Endpoint, Reply, read_body
+from infold.rest.reply import Reply
+from infold.rest.wire import AT_ONCE_BYTES, LEAST_BYTES, Endpoint, read_body
 
 LIMIT = 2**20
 Headers = Sequence[tuple[bytes, bytes]]

@@ -12,6 +12,7 @@ so the versions of it that are allowed are bounded in pyproject.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from infold.rest.at_once import ShortWay
 from infold.rest.bounds import Bounds
 from infold.rest.long_body import KEY, ClientGone, LongBody, long_body
 from infold.rest.patience import Late, Patience
 from infold.rest.problems import error_body
+from infold.rest.reply import Headers
 from infold.rest.turned_away import TurnedAway
 from infold.rest.unread import cut_off, unread_bytes
 
@@ -44,16 +47,19 @@ class Connection(HttpToolsProtocol):
 
     Attributes:
         bounds: What this process may hold, and for how long.
+        short_way: Of requests that are answered before more is read; None where there is none.
         long_body: On its way into memory, past the parser.
     """
 
     bounds: Bounds
+    short_way: ShortWay | None = None
     long_body: LongBody | None = None
     _head_bytes = 0
     _before: Sequence[RequestResponseCycle] = ()  # requests before the last one, while they wait
     _patience: Patience
     _timer: asyncio.TimerHandle | None = None
     _look_at = 0.0
+    _last_at_once = -math.inf  # when a request was answered so
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take a connection, or turn it away."""
@@ -103,6 +109,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and see to it that headers which have begun are ended in time."""
+        is_between = self.short_way is not None and self._is_between
+        if is_between and self._answer_at_once(data):
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         # Of a path, a header or a trailer the parser keeps all until it ends; bytes of a body are none.
@@ -111,6 +120,8 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or cycle.scope is not self.scope:
             self._wait_for_head(cycle)
+        elif is_between and self.short_way is not None and not cycle.more_body and cycle.keep_alive:
+            self.short_way.learn(data, self.scope)  # type: ignore[arg-type]  # uvicorn types it
 
     def read_long(self, body: LongBody) -> None:
         """Put what has come of a long body into it, and all that follows as it comes."""
@@ -165,6 +176,10 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing was asked for long."""
+        left_s = self._last_at_once + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+            return
         super().timeout_keep_alive_handler()
         self._wait_for_reading()
 
@@ -187,6 +202,33 @@ class Connection(HttpToolsProtocol):
         self._before = ()
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    @property
+    def _is_between(self) -> bool:
+        """All that was asked is answered, and nothing has come yet of what is next."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None:
+            return self.scope is None
+        return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope
+
+    def _answer_at_once(self, data: bytes) -> bool:
+        """True if the data were a request that is answered now; the parser has not seen them."""
+        if self.bounds.is_leaving or self.flow.write_paused or self.transport.is_closing():
+            return False
+        assert self.short_way is not None
+        if not self.short_way.answer(data, self._write):
+            return False
+        self.server_state.total_requests += 1
+        self._head_bytes = 0
+        self._patience.head_since = None
+        self._last_at_once = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_handler()  # which looks again in time
+        return True
+
+    def _write(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write an answer that no app has sent."""
+        self.transport.write(_whole(status, (*self.server_state.default_headers, *headers), body))
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer below the app, and close the connection."""
@@ -309,13 +351,18 @@ def written_at_once(
         return False
     if any(name == b"connection" for name, _ in headers):
         return False
-    parts: list[bytes | memoryview] = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"\r\n", body)
     cycle.waiting_for_100_continue = False
     cycle.response_started = cycle.response_complete = True
-    cycle.transport.write(b"".join(parts))
+    cycle.transport.write(_whole(status, (*cycle.default_headers, *headers), body))
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+def _whole(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview) -> bytes:
+    """An answer in one piece."""
+    parts: list[bytes | memoryview] = [STATUS_LINE[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n", body)
+    return b"".join(parts)

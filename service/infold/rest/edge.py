@@ -15,11 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infold.errors import AccessError
 from infold.logs import AccessLog, request_id
+from infold.rest import deadlines
 from infold.rest.access.audit import write_down
 from infold.rest.access.scopes import is_order, routed_path
+from infold.rest.at_once import Known, Write
 from infold.rest.connection import ClientGone, come_body
 from infold.rest.metrics import Metrics
 from infold.rest.problems import error_body, headers_of, our_words, unknown_body
+from infold.rest.reply import REQUEST_ID, of_body
+from infold.rest.trace_context import TRACEPARENT
 from infold.rest.tracing import begin
 from infold.rest.wire import LABEL, Endpoint, header, headers_by_name, respond
 
@@ -34,6 +38,21 @@ log = logging.getLogger(__name__)
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 # Paths that are longer are looked up each time they come.
 LONGEST_KEPT = 512
+
+
+# Headers that say something of one request alone, or ask for more than an answer to its body.
+OF_ONE_REQUEST = frozenset(
+    (
+        b"content-encoding",
+        b"expect",
+        b"transfer-encoding",
+        b"upgrade",
+        REQUEST_ID,
+        deadlines.OURS,
+        deadlines.ENVOY,
+        TRACEPARENT,
+    )
+)
 
 
 class Edge:
@@ -85,7 +104,7 @@ class Edge:
             if method == "POST" and (found := self._endpoint(path)) is not None:
                 endpoint, model, model_version = found
                 route = endpoint.route
-                headers = [(b"x-request-id", identity.encode())]
+                headers = [(REQUEST_ID, identity.encode())]
                 status, sent_bytes = await endpoint.serve(model, model_version, scope, receive, send, headers)
             else:
                 is_asked_to_obey = is_order(method, routed_path(scope))
@@ -121,11 +140,54 @@ class Edge:
                 trace.leave()
             request_id.reset(token)
 
+    def known(self, scope: Scope) -> Known | None:
+        """What the head of a request says of all that begin with it; None where there is more to each."""
+        if self._guard is not None or self._spans is not None or scope["method"] != "POST":
+            return None
+        if not OF_ONE_REQUEST.isdisjoint(headers_by_name(scope)):
+            return None
+        path = scope["path"]
+        found = self._endpoint(path)
+        if found is None:
+            return None
+        endpoint, model, version = found
+        answer = endpoint.at_once(model, version, scope)
+        return None if answer is None else Known(endpoint.route, path, answer)
+
+    def answer_at_once(self, known: Known, body: bytes, write: Write) -> bool:
+        """True if a request was answered before this returns; False, with nothing done, if not.
+
+        Args:
+            known: What its head says.
+            body: All of it.
+            write: Takes the answer.
+        """
+        started = time.perf_counter()
+        identity = self._new_identity()
+        token = request_id.set(identity)
+        try:
+            answered = known.answer(body)
+        except Exception:  # nobody foresaw it; the usual way meets it again, and tells of it
+            return False
+        finally:
+            request_id.reset(token)
+        if answered is None:
+            return False
+        status, reply = answered
+        body = b"".join(reply.parts)
+        own = (REQUEST_ID, identity.encode())
+        write(status, [*of_body(reply.content_type, len(body)), own, *reply.headers], body)
+        seconds = time.perf_counter() - started
+        self._metrics.answered(known.route, "POST", status, seconds)
+        self._access.line("POST", known.path, status, seconds, len(body), identity)
+        return True
+
     def _identity(self, scope: Scope) -> str:
         """The request's id: the caller's own if it is sane, else one that never comes again."""
-        given = header(scope, b"x-request-id")
-        if given and SANE_ID.fullmatch(given):
-            return given
+        given = header(scope, REQUEST_ID)
+        return given if given and SANE_ID.fullmatch(given) else self._new_identity()
+
+    def _new_identity(self) -> str:
         return f"{self._prefix}{next(self._count):012x}"
 
     def _endpoint(self, path: str) -> tuple[Endpoint, str, str | None] | None:
@@ -157,7 +219,7 @@ class _Answer:
 
     def __init__(self, send: Send, identity: str) -> None:
         self._send = send
-        self._header = (b"x-request-id", identity.encode())
+        self._header = (REQUEST_ID, identity.encode())
         self.status = 0
         self.sent_bytes = 0
 

@@ -6,9 +6,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from infold.errors import reason_of
 from infold.rest import shadow_counts
-from infold.rest.counting import NOTHING, Counter, Histogram, Snapshot, total
+from infold.rest.counting import NOTHING, Counter, Histogram, Ledger, Snapshot, total
 from infold.rest.shadow_counts import ShadowCounts, add_shadows
 from infold.rest.stages import STAGE_SECONDS, StageCounts
 from infold.serving import Shadowed, Spent, State
@@ -102,6 +105,7 @@ class ModelCounts:
     """What is counted of one version."""
 
     __slots__ = (
+        "_at_once",
         "answered",
         "batches",
         "failures",
@@ -123,18 +127,43 @@ class ModelCounts:
         self.spent = Spent()
         self.batches: dict[int, tuple[Counter, Spent]] = {}
         self.last_run = 0.0
+        self._at_once = Ledger(self._count_at_once)
+
+    def ran_at_once(self, rows: int, spent: Spent) -> None:
+        """The session ran once, for one request that had not waited, and answered it."""
+        self.last_run = time.time()
+        self._at_once.add((rows, spent.input_s, spent.infer_s, spent.output_s))
+
+    def settle(self) -> None:
+        """Bring everything up to date."""
+        self._at_once.settle()
+        self.stages.settle()
+
+    def _count_at_once(self, runs: NDArray[np.float64]) -> None:
+        rows, spent = runs[:, 0], runs[:, 1:]
+        self.requests.count += len(runs)
+        add(self.spent, Spent(*spent.sum(0).tolist()), 1)
+        for size in np.unique(rows).tolist():
+            of_size = spent[rows == size]
+            self._of_size(int(size), len(of_size), Spent(*of_size.sum(0).tolist()))
+        self.run.observe_all(spent.sum(1))
+        self.rows.observe_all(rows)
+        self.stages.by_stage["queue"].observe_all(np.zeros(len(runs)))
+
+    def _of_size(self, rows: int, runs: int, spent: Spent) -> None:
+        if (batch := self.batches.get(rows)) is None:
+            batch = Counter(), Spent()
+            if len(self.batches) < MOST_SIZES:
+                self.batches[rows] = batch
+        batch[0].count += runs
+        add(batch[1], spent, 1)
 
     def batch_ran(self, requests: int, rows: int, spent: Spent) -> None:
         """The session ran once."""
         run, of_rows, seconds = self.run, self.rows, spent.total_s
         self.last_run = time.time()
         add(self.spent, spent, requests)
-        if (batch := self.batches.get(rows)) is None:
-            batch = Counter(), Spent()
-            if len(self.batches) < MOST_SIZES:
-                self.batches[rows] = batch
-        batch[0].count += 1
-        add(batch[1], spent, 1)
+        self._of_size(rows, 1, spent)
         run.counts[bisect_left(SECONDS, seconds)] += 1
         run.sum += seconds
         of_rows.counts[bisect_left(ROWS, rows)] += 1
@@ -197,6 +226,10 @@ class Metrics:
         """See `Observer`."""
         self.of_model(model, version).batch_ran(requests, rows, spent)
 
+    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+        """See `Observer`."""
+        self.of_model(model, version).ran_at_once(rows, spent)
+
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """See `Observer`."""
         del requests
@@ -227,6 +260,8 @@ class Metrics:
             in_flight_bytes: That the bodies of requests in flight have together.
         """
         present = [([model, str(version)], counts) for (model, version), counts in (load or {}).items()]
+        for counts in self._models.values():
+            counts.settle()
         models = [([model, str(version)], counts) for (model, version), counts in self._models.items()]
         own: Snapshot = {
             "counters": {

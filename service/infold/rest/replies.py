@@ -7,7 +7,7 @@ import math
 from infold.rest import v1, v2
 from infold.rest.codec import count_nulls
 from infold.rest.parameters import OutputParameters
-from infold.rest.wire import Reply
+from infold.rest.reply import Reply
 from infold.serving import Servable
 from infold.tensors import Array
 

@@ -17,8 +17,10 @@ from starlette.types import ASGIApp
 
 from infold.errors import InfoldError
 from infold.rest.access.start import scheme_of, tell_what_others_may
+from infold.rest.at_once import ShortWay
 from infold.rest.bounds import Bounds
 from infold.rest.connection import Connection
+from infold.rest.edge import Edge
 from infold.rest.late import LateApp
 from infold.rest.listening import BACKLOG, listen_everywhere, second_port_of, serving_line
 from infold.rest.service import Service, edge_of
@@ -50,10 +52,12 @@ def config_of(app: ASGIApp, settings: Settings, bounds: Bounds | None = None) ->
         settings: Of the service.
         bounds: Of this process; by default those that follow from the settings.
     """
+    bounds = bounds or Bounds.of(settings)
+    short_way = ShortWay(app, bounds.max_body_bytes) if isinstance(app, Edge) else None
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=type("BoundedConnection", (_kind(settings),), {"bounds": bounds or Bounds.of(settings)}),
+        http=type("BoundedConnection", (_kind(settings),), {"bounds": bounds, "short_way": short_way}),
         ws="none",  # nothing here speaks it, and it would come in without being asked for a key
         lifespan="off",
         log_config=None,

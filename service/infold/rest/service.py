@@ -25,25 +25,27 @@ from infold.errors import (
     SessionError,
 )
 from infold.logs import request_id
-from infold.rest import tracing, v1, v2
+from infold.rest import tracing, v2
 from infold.rest.access.cors import open_to
 from infold.rest.access.guard import guard_of
+from infold.rest.at_once import AtOnce
 from infold.rest.bounds import Bounds
-from infold.rest.codec import count_nulls
 from infold.rest.control import Control, asked_at_start, rejected_at_start
 from infold.rest.counting import Snapshot
 from infold.rest.deadlines import timeout_of
 from infold.rest.edge import Edge
+from infold.rest.messages import infer_work, predict_work
 from infold.rest.metrics import Metrics, ModelCounts
 from infold.rest.peers import Peers
 from infold.rest.problems import Problems, our_words
-from infold.rest.replies import infer_reply, predict_reply, reply_of
+from infold.rest.replies import infer_reply, predict_reply
+from infold.rest.reply import Reply
 from infold.rest.stages import server_timing
 from infold.rest.starting import tell_unused_name
 from infold.rest.triton_compat import triton_words
 from infold.rest.uploads import Form, Upload, form_of, refuse_if_unfit, tensors_of
 from infold.rest.v2_models import least_far
-from infold.rest.wire import LABEL, Endpoint, Reply, header, headers_by_name, left, read_body
+from infold.rest.wire import LABEL, Endpoint, header, headers_by_name, left, read_body
 from infold.runtime import Cache, Placement
 from infold.runtime.cores import cores_of_process
 from infold.serving import (
@@ -111,10 +113,11 @@ class Service:
         is_allowed = settings.admin or settings.model_control is ModelControl.EXPLICIT
         self.control = Control(self.manager, self.peers, is_allowed=is_allowed)
         self.problems: Problems = triton_words if settings.triton_compat else our_words
+        self._has_halves = not settings.triton_compat
         way = self.problems, settings.compress_responses, self.bounds.in_flight, self.refused
         self.endpoints = (
-            Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way),
-            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way),
+            Endpoint("/v2/models/{model}/infer", INFER, self.infer, *way, at_once=self.infer_at_once),
+            Endpoint("/v1/models/{model}:predict", PREDICT, self.predict, *way, at_once=self.predict_at_once),
         )
         self._following: asyncio.Future[Any] | None = None
         self._has_started = False
@@ -233,23 +236,8 @@ class Service:
             return await self._upload(model, version, form, scope, receive, infer_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             body, deadline = await self._body(servable, began, scope, receive)
-            number, request = servable.version.number, v2.InferRequest({})
-            halves, reading = not self.settings.triton_compat, servable.reading
-
-            def decode() -> Asked:
-                nonlocal request
-                request = v2.decode_infer(body, json_bytes, servable.signature, reading, halves=halves)
-                return Asked(request.tensors, request.outputs, request.timeout_s)
-
-            def encode(results: dict[str, Array]) -> Reply:
-                classes = reading.class_strings
-                return reply_of(v2.encode_infer(model, number, request, results, classes, halves=halves))
-
-            text_bytes = len(body) if json_bytes is None else json_bytes
-            is_cheap = text_bytes <= CHEAP_BYTES  # tensors are views, however long
-            if is_cheap and reading.picture is not None:  # which takes long to decode, however short it is
-                is_cheap = MAYBE_BYTES.search(body[:text_bytes]) is None
-            return await self._answer(servable, Work(decode, encode, is_cheap), began, deadline, receive)
+            work = infer_work(servable, body, json_bytes, halves=self._has_halves)
+            return await self._answer(servable, work, began, deadline, receive)
 
     async def predict(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Reply:
         """TF-Serving's predict: decode, lease, infer, encode."""
@@ -258,21 +246,46 @@ class Service:
             return await self._upload(model, version, form, scope, receive, predict_reply)
         with self.models.lease(model, self.version(model, version)) as servable:
             body, deadline = await self._body(servable, began, scope, receive)
-            in_rows = False
+            return await self._answer(servable, predict_work(servable, body), began, deadline, receive)
 
-            def decode() -> Asked:
-                nonlocal in_rows
-                tensors, in_rows = v1.decode_predict(bytes(body), servable.signature, servable.reading)
-                return Asked(tensors)
+    def infer_at_once(self, model: str, version: str | None, scope: Scope) -> AtOnce | None:
+        """As `infer`, of requests of whose bodies nothing has come yet."""
+        json_bytes, halves = _json_bytes(scope), self._has_halves
+        if json_bytes is None and _form(scope) in UPLOADS:
+            return None
+        return self._at_once(
+            model, version, lambda servable, body: infer_work(servable, body, json_bytes, halves=halves)
+        )
 
-            def encode(results: dict[str, Array]) -> Reply:
-                text = v1.encode_predict(results, servable.signature, in_rows=in_rows)
-                return Reply((text,), nulls=count_nulls(text, results.values()))
+    def predict_at_once(self, model: str, version: str | None, scope: Scope) -> AtOnce | None:
+        """As `predict`, of requests of whose bodies nothing has come yet."""
+        return None if _form(scope) in UPLOADS else self._at_once(model, version, predict_work)
 
-            is_cheap = len(body) <= CHEAP_BYTES
-            if is_cheap and servable.reading.picture is not None:
-                is_cheap = v1.KEY not in bytes(body)
-            return await self._answer(servable, Work(decode, encode, is_cheap), began, deadline, receive)
+    def _at_once(
+        self, model: str, version: str | None, work_of: Callable[[Servable, bytes], Work[Reply]]
+    ) -> AtOnce | None:
+        """What answers bodies for a model, or leaves them to the usual way, which may wait for something."""
+        number = self.version(model, version)
+        if version is not None and version.startswith(LABEL):
+            return None  # it may soon be another one's
+
+        def answer(body: bytes) -> Reply | None:
+            began = clock()
+            servable = self.models.find(model, number)
+            if number is None and servable.version.config.canary.share < 1:
+                return None
+            work = work_of(servable, body)
+            try:
+                reply = servable.answer_at_once(work)
+            except BaseException as failure:
+                self._counts(servable).refused.add(clock() - began)
+                _name(failure, servable)
+                raise
+            if reply is not None:
+                self._count(servable, work, reply, began, 0.0)
+            return reply
+
+        return answer
 
     async def _upload(
         self,
@@ -316,22 +329,29 @@ class Service:
         self, servable: Servable, work: Work[Reply], began: float, deadline: float, receive: Receive
     ) -> Reply:
         """Answer a request and count how that went."""
-        counts, read_s = self._counts(servable), clock() - began
+        read_s = clock() - began
         work.identity = request_id.get()
         try:
             reply = await servable.answer(work, deadline, lambda: left(receive))
         except BaseException as failure:
-            counts.refused.add(clock() - began)
+            self._counts(servable).refused.add(clock() - began)
             _name(failure, servable)
             raise
+        self._count(servable, work, reply, began, read_s)
+        if (trace := tracing.current.get()) is not None:
+            trace.answered(servable.version.name, servable.version.number, read_s, work.took)
+        return reply
+
+    def _count(
+        self, servable: Servable, work: Work[Reply], reply: Reply, began: float, read_s: float
+    ) -> None:
+        """A request was answered; whoever asked is told where the time went."""
+        counts = self._counts(servable)
         counts.answered.add(clock() - began)
         counts.stages.answered(read_s, work.took)
         if reply.nulls:
             counts.nulls.count += reply.nulls
         reply.headers = (*reply.headers, server_timing(read_s, work.took))
-        if (trace := tracing.current.get()) is not None:
-            trace.answered(servable.version.name, servable.version.number, read_s, work.took)
-        return reply
 
     async def _body(
         self, servable: Servable, began: float, scope: Scope, receive: Receive, form: Form = Form.JSON
@@ -377,10 +397,6 @@ def edge_of(service: Service, behind: ASGIApp, listeners: Sequence[socket.socket
     return open_to(service.settings.cors_origins, edge)
 
 
-# JSON of this length is read in the time it takes to wake another thread.
-CHEAP_BYTES = 2**14
-# What an input of BYTES has in its JSON, in plain letters or not.
-MAYBE_BYTES = re.compile(rb"BYTES|\\u")
 # Beyond the deadline of whoever waits for it, a run that still goes on is stuck.
 STUCK_S = 10.0
 UPLOADS = (Form.PICTURE, Form.PICTURES, Form.ARRAY)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import numpy as np
+from numpy.typing import NDArray
 
-from infold.rest.counting import Histogram
+from infold.rest.counting import Histogram, Ledger
 from infold.serving import Took
 
 __all__ = ["STAGES", "STAGE_SECONDS", "StageCounts", "server_timing"]
@@ -22,14 +23,14 @@ class StageCounts:
     """How long requests of one version took in each stage.
 
     Attributes:
-        by_stage: A histogram a stage.
+        by_stage: A histogram a stage, up to date after `settle`.
     """
 
-    __slots__ = ("_each", "by_stage")
+    __slots__ = ("_answered", "by_stage")
 
     def __init__(self) -> None:
         self.by_stage = {stage: Histogram(STAGE_SECONDS) for stage in STAGES}
-        self._each = tuple(self.by_stage[stage] for stage in STAGES if stage != "queue")
+        self._answered = Ledger(self._count)
 
     def waited(self, seconds: float) -> None:
         """A run took a request on, whatever came of it."""
@@ -38,17 +39,16 @@ class StageCounts:
     def answered(self, read_s: float, took: Took) -> None:
         """A request was answered; its wait is counted already."""
         _, decode_s, _, batch_s, compute_s, encode_s = took
-        read, decode, batch, compute, encode = self._each
-        read.counts[bisect_left(STAGE_SECONDS, read_s)] += 1
-        read.sum += read_s
-        decode.counts[bisect_left(STAGE_SECONDS, decode_s)] += 1
-        decode.sum += decode_s
-        batch.counts[bisect_left(STAGE_SECONDS, batch_s)] += 1
-        batch.sum += batch_s
-        compute.counts[bisect_left(STAGE_SECONDS, compute_s)] += 1
-        compute.sum += compute_s
-        encode.counts[bisect_left(STAGE_SECONDS, encode_s)] += 1
-        encode.sum += encode_s
+        self._answered.add((read_s, decode_s, batch_s, compute_s, encode_s))
+
+    def settle(self) -> None:
+        """Bring the histograms up to date."""
+        self._answered.settle()
+
+    def _count(self, rows: NDArray[np.float64]) -> None:
+        stages = (stage for stage in STAGES if stage != "queue")
+        for stage, seconds in zip(stages, rows.T, strict=True):
+            self.by_stage[stage].observe_all(seconds)
 
 
 def server_timing(read_s: float, took: Took) -> tuple[bytes, bytes]:

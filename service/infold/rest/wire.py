@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from starlette.types import Message, Receive, Scope, Send
@@ -17,16 +16,17 @@ from infold.errors import (
     BodyTooLargeError,
     InfoldError,
 )
-from infold.rest.compression import Coding, coding_of, compress, inflate, inflate_at_once, wish_of
+from infold.rest.at_once import AtOnce
+from infold.rest.compression import Coding, Wish, coding_of, compress, inflate, inflate_at_once, wish_of
 from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
 from infold.rest.in_flight import InFlight
 from infold.rest.problems import Problems, error_body, headers_of, our_words
+from infold.rest.reply import JSON, Answer, Headers, Reply, of_body
 
-__all__ = ["LABEL", "Endpoint", "Reply", "header", "headers_by_name", "left", "read_body", "respond"]
+__all__ = ["LABEL", "Endpoint", "header", "headers_by_name", "left", "read_body", "respond"]
 
 log = logging.getLogger(__name__)
 
-JSON = b"application/json"
 # Parts of an answer that are smaller than this together are sent as one.
 JOINED_BYTES = 2**16
 # What is shorter is not worth compressing.
@@ -38,25 +38,6 @@ HEADERS = "infold.headers"
 UNREAD = "infold.unread"
 # Before a label, where a version is meant.
 LABEL = "@"
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(slots=True, eq=False)
-class Reply:
-    """A 200 in parts, sent as they are.
-
-    Attributes:
-        parts: Of the body.
-        content_type: Of all of it.
-        headers: Beside content type and length.
-        nulls: Values that JSON has no number for.
-    """
-
-    parts: Sequence[bytes | memoryview]
-    content_type: bytes = JSON
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    nulls: int = 0
 
 
 def headers_by_name(scope: Scope) -> dict[bytes, bytes]:
@@ -185,9 +166,19 @@ async def _compressed(reply: Reply, accepted: str) -> Reply:
     if wish is None:
         return reply
     if size <= AT_ONCE_BYTES:
-        parts = compress(reply.parts, wish)
-    else:
-        parts = await asyncio.to_thread(compress, reply.parts, wish)
+        return _compressed_at_once(reply, wish)
+    return _coded(reply, wish, await asyncio.to_thread(compress, reply.parts, wish))
+
+
+def _compressed_at_once(reply: Reply, wish: Wish) -> Reply:
+    """As `_compressed`, while nobody else is served."""
+    if sum(map(len, reply.parts)) < LEAST_BYTES:
+        return reply
+    return _coded(reply, wish, compress(reply.parts, wish))
+
+
+def _coded(reply: Reply, wish: Wish, parts: Sequence[bytes] | None) -> Reply:
+    """The reply in these parts, if it was worth compressing."""
     if parts is None:
         return reply
     coding = (b"content-encoding", wish.coding.encode())
@@ -205,7 +196,7 @@ async def respond(
     size = sum(map(len, parts))
     if len(parts) > 1 and size <= JOINED_BYTES:
         parts = (b"".join(parts),)
-    all_headers = [(b"content-type", content_type), (b"content-length", b"%d" % size), *headers]
+    all_headers = [*of_body(content_type, size), *headers]
     if len(parts) == 1 and size <= JOINED_BYTES and written_at_once(send, status, all_headers, parts[0]):
         return size
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
@@ -226,6 +217,7 @@ class Endpoint:
         compresses: Replies are compressed for whoever accepts that.
         in_flight: Holds what requests hold until they are answered; None where nobody counts it.
         refused: Told of each error that is answered, or that nobody is left to be told.
+        at_once: Of requests with the same head, returns what answers their bodies, if anything does.
     """
 
     def __init__(
@@ -237,7 +229,9 @@ class Endpoint:
         compresses: bool = True,
         in_flight: InFlight | None = None,
         refused: Callable[[BaseException], None] = lambda failure: None,
+        at_once: Callable[[str, str | None, Scope], AtOnce | None] = lambda model, version, scope: None,
     ) -> None:
+        self._at_once = at_once
         self._problems = problems
         self._in_flight = in_flight
         self._refused = refused
@@ -264,21 +258,58 @@ class Endpoint:
             self._refused(abandoned)
             return 499, 0
         except InfoldError as failure:
-            self._refused(failure)
-            status, text = self._problems(failure, model)
-            if status >= 500 and status not in (501, 503, 504):
-                log.error("request failed", exc_info=failure)
-            headers += headers_of(failure)
-            body = error_body(text)
+            status, reply = self._refusal(failure, model)
             if UNREAD in scope or _is_unread(failure):
                 headers.append((b"connection", b"close"))
-            return status, await respond(send, status, (body,), headers=headers)
+            return status, await respond(send, status, reply.parts, headers=(*headers, *reply.headers))
         finally:
             if self._in_flight is not None:
                 self._in_flight.give_back(scope)
         if self._compresses and b"accept-encoding" in headers_by_name(scope):
             reply = await _compressed(reply, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
+
+    def at_once(
+        self, model: str, version: str | None, scope: Scope
+    ) -> Callable[[bytes], Answer | None] | None:
+        """What answers the bodies of requests with this head before it returns; None if nothing does.
+
+        It returns None, with nothing done, for those that take longer or would be refused for want of
+        room: these are served.
+        """
+        try:
+            answer = self._at_once(model, version, scope)
+        except InfoldError:
+            return None
+        if answer is None:
+            return None
+        in_flight, wish, is_long = self._in_flight, None, False
+        if self._compresses and b"accept-encoding" in headers_by_name(scope):
+            wish = wish_of(_all_of(scope, b"accept-encoding"))
+
+        def serve(body: bytes) -> Answer | None:
+            nonlocal is_long
+            is_full = in_flight is not None and in_flight.held_bytes + len(body) > in_flight.limit_bytes
+            if is_full or is_long:
+                return None
+            try:
+                reply = answer(body)
+            except InfoldError as failure:
+                return self._refusal(failure, model)
+            if reply is not None and wish is not None:
+                is_long = sum(map(len, reply.parts)) > AT_ONCE_BYTES  # and so will be those that follow
+                reply = _compressed_at_once(reply, wish)
+            return None if reply is None else (200, reply)
+
+        return serve
+
+    def _refusal(self, failure: InfoldError, model: str) -> Answer:
+        """The answer to a request that failed."""
+        self._refused(failure)
+        status, text = self._problems(failure, model)
+        if status >= 500 and status not in (501, 503, 504):
+            log.error("request failed", exc_info=failure)
+        return status, Reply((error_body(text),), headers=headers_of(failure))
 
 
 def _is_unread(failure: InfoldError) -> bool:

@@ -177,11 +177,8 @@ class Batcher:
             asked = work.decode()
             rows = self._checked(asked)
             decode_s = time.perf_counter() - began
-            if self._inline.allows(rows) and (results := self._run_here(asked)) is not None:
-                if self._shadow is not None and self._shadow.picks():  # once the answer is on its way
-                    ran = Ran(asked.tensors, asked.outputs, dict(results))
-                    self._loop.call_soon(self._shadow.offer, ran)
-                return self._encoded_here(work, results, rows, Spent(decode_s, self._inline.seconds))
+            if (answer := self._answered_here(work, asked, rows, decode_s)) is not None:
+                return answer
         future: asyncio.Future[Answer] = self._loop.create_future()
         call = Call(work, future, asked, rows, clock(), decode_s=decode_s)
         if asked is None and self._joins:
@@ -208,6 +205,19 @@ class Batcher:
                 self._give_up(call)
             del future, watch, each
 
+    def answer_at_once(self, work: Work[Answer]) -> Answer | None:
+        """As `answer`, on the event loop and before this returns; None where that cannot be.
+
+        Raises:
+            InvalidInputError, SessionError: As `answer`.
+        """
+        if not (work.is_cheap and self._inline.allows(1)) or self.waiting_rows:
+            return None
+        began = time.perf_counter()
+        asked = work.decode()
+        rows = self._checked(asked)
+        return self._answered_here(work, asked, rows, time.perf_counter() - began)
+
     async def close(self) -> None:
         """Finish what waits and what runs."""
         while self._pending:
@@ -223,24 +233,31 @@ class Batcher:
 
     # -- on the event loop ------------------------------------------------------------------------
 
-    def _run_here(self, asked: Asked) -> dict[str, Array] | None:
-        results = self._inline.run(asked.tensors, asked.outputs)
-        if self._inline.is_over:
-            about = {"model": self._name[0], "seconds": self._inline.seconds}
+    def _answered_here(self, work: Work[Answer], asked: Asked, rows: int, decode_s: float) -> Answer | None:
+        """The answer by a run on the event loop; None where a runner is to run it."""
+        inline = self._inline
+        if not inline.allows(rows):
+            return None
+        results = inline.run(asked.tensors, asked.outputs)
+        if inline.is_over:
+            about = {"model": self._name[0], "seconds": inline.seconds}
             log.warning("runs moved off the event loop", extra=about)
-        return results
-
-    def _encoded_here(self, work: Work[Answer], results: dict[str, Array], rows: int, spent: Spent) -> Answer:
-        began, answered = time.perf_counter(), 0
+        if results is None:
+            return None
+        if self._shadow is not None and self._shadow.picks():  # once the answer is on its way
+            self._loop.call_soon(self._shadow.offer, Ran(asked.tensors, asked.outputs, dict(results)))
+        began = time.perf_counter()
         try:
             answer = work.encode(results)
-            answered = 1
-            return answer
-        finally:
-            spent.output_s = time.perf_counter() - began
-            work.took = Took(rows, spent.input_s, 0.0, 0.0, spent.infer_s, spent.output_s)
+        except Exception:
+            spent = Spent(decode_s, inline.seconds, time.perf_counter() - began)
             self._observer.waited(*self._name, 0.0)
-            self._observer.batch_ran(*self._name, answered, rows, spent)
+            self._observer.batch_ran(*self._name, 0, rows, spent)
+            raise
+        infer_s, output_s = inline.seconds, time.perf_counter() - began
+        work.took = Took(rows, decode_s, 0.0, 0.0, infer_s, output_s)
+        self._observer.ran_at_once(*self._name, rows, Spent(decode_s, infer_s, output_s))
+        return answer
 
     def _watch(self, left: Left, answer: asyncio.Future[Any]) -> asyncio.Task[None]:
         """Fail the answer as soon as nobody waits for it."""

@@ -47,6 +47,9 @@ class Observer(Protocol):
     def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """The session ran once, for so many requests with so many rows in all."""
 
+    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+        """The session ran once, for one request that had not waited, and answered it."""
+
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """A run failed; its requests are tried again one by one."""
 
@@ -64,6 +67,9 @@ class SilentObserver:
         """See `Observer`."""
 
     def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
+        """See `Observer`."""
+
+    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
         """See `Observer`."""
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:

@@ -144,6 +144,15 @@ class Servable:
         assert self._batcher is not None
         return await self._batcher.answer(work, deadline, left)
 
+    def answer_at_once(self, work: Work[Answer]) -> Answer | None:
+        """As `answer`, before this returns; None where the model takes longer, or others wait for it.
+
+        Raises:
+            InvalidInputError, SessionError: As `answer`.
+        """
+        assert self._batcher is not None
+        return self._batcher.answer_at_once(work)
+
     async def drain(self) -> None:
         """Wait until nobody uses it, then let its batcher go, and its sessions with it."""
         self._unused = asyncio.Event()
