@@ -178,7 +178,8 @@ def test_runs_on_the_event_loop_are_counted_as_runs_elsewhere(
     """Each is one of a request that had not waited."""
     at_once, one_by_one = Metrics(), Metrics()
     for rows, *spent in runs:
-        at_once.ran_at_once("m", 1, rows, Spent(*spent))
+        decode_s, compute_s, encode_s = spent
+        at_once.ran_at_once("m", 1, Took(rows, decode_s, 0.0, 0.0, compute_s, encode_s))
         one_by_one.waited("m", 1, 0.0)
         one_by_one.batch_ran("m", 1, 1, rows, Spent(*spent))
     found, wanted = at_once.snapshot(), one_by_one.snapshot()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infold.errors import DeadlineExceededError, InvalidInputError, SessionError
-from infold.serving import Asked, Runners, SilentObserver, Spent, Work
+from infold.serving import Asked, Runners, SilentObserver, Spent, Took, Work
 from infold.serving.plan import Plan
 from infold.tensors import Array
 from serving.fake_model import FakeModel, batcher, begun, row, settle, work
@@ -35,10 +35,10 @@ class Told(SilentObserver):
         self.spent.append(spent)
         self.threads.add(threading.current_thread().name)
 
-    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+    def ran_at_once(self, model: str, version: int, took: Took) -> None:
         """See `Observer`."""
-        self.waited(model, version, 0.0)
-        self.batch_ran(model, version, 1, rows, spent)
+        self.waited(model, version, took.queue_s)
+        self.batch_ran(model, version, 1, took.rows, Spent(took.decode_s, took.compute_s, took.encode_s))
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """See `Observer`."""

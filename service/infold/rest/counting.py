@@ -49,7 +49,6 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-
     def observe_all(self, values: NDArray[np.float64]) -> None:
         """Count many: each into the bucket that it would have come into by itself."""
         found = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts))

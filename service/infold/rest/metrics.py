@@ -14,7 +14,7 @@ from infold.rest import shadow_counts
 from infold.rest.counting import NOTHING, Counter, Histogram, Ledger, Snapshot, total
 from infold.rest.shadow_counts import ShadowCounts, add_shadows
 from infold.rest.stages import STAGE_SECONDS, StageCounts
-from infold.serving import Shadowed, Spent, State
+from infold.serving import Shadowed, Spent, State, Took
 
 __all__ = [
     "BATCHES",
@@ -129,10 +129,10 @@ class ModelCounts:
         self.last_run = 0.0
         self._at_once = Ledger(self._count_at_once)
 
-    def ran_at_once(self, rows: int, spent: Spent) -> None:
+    def ran_at_once(self, took: Took) -> None:
         """The session ran once, for one request that had not waited, and answered it."""
         self.last_run = time.time()
-        self._at_once.add((rows, spent.input_s, spent.infer_s, spent.output_s))
+        self._at_once.add(took)
 
     def settle(self) -> None:
         """Bring everything up to date."""
@@ -140,7 +140,7 @@ class ModelCounts:
         self.stages.settle()
 
     def _count_at_once(self, runs: NDArray[np.float64]) -> None:
-        rows, spent = runs[:, 0], runs[:, 1:]
+        rows, spent = runs[:, 0], runs[:, [1, 4, 5]]  # decoded, computed, encoded
         self.requests.count += len(runs)
         add(self.spent, Spent(*spent.sum(0).tolist()), 1)
         for size in np.unique(rows).tolist():
@@ -226,9 +226,9 @@ class Metrics:
         """See `Observer`."""
         self.of_model(model, version).batch_ran(requests, rows, spent)
 
-    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+    def ran_at_once(self, model: str, version: int, took: Took) -> None:
         """See `Observer`."""
-        self.of_model(model, version).ran_at_once(rows, spent)
+        self.of_model(model, version).ran_at_once(took)
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
         """See `Observer`."""

@@ -254,9 +254,8 @@ class Batcher:
             self._observer.waited(*self._name, 0.0)
             self._observer.batch_ran(*self._name, 0, rows, spent)
             raise
-        infer_s, output_s = inline.seconds, time.perf_counter() - began
-        work.took = Took(rows, decode_s, 0.0, 0.0, infer_s, output_s)
-        self._observer.ran_at_once(*self._name, rows, Spent(decode_s, infer_s, output_s))
+        work.took = Took(rows, decode_s, 0.0, 0.0, inline.seconds, time.perf_counter() - began)
+        self._observer.ran_at_once(*self._name, work.took)
         return answer
 
     def _watch(self, left: Left, answer: asyncio.Future[Any]) -> asyncio.Task[None]:

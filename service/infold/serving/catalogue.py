@@ -142,6 +142,10 @@ class Catalogue:
         if model is None:
             raise ModelNotFoundError(name)
         versions = model.servables
+        if len(versions) == 1 and version is None:
+            (only,) = versions.values()
+            if only.state is State.READY:
+                return only
         if version is not None:
             servable = versions.get(version)
             if servable is None or servable.state is State.UNLOADED:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from infold.serving.took import Took
+
 __all__ = ["Observer", "Shadowed", "SilentObserver", "Spent"]
 
 
@@ -47,7 +49,7 @@ class Observer(Protocol):
     def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """The session ran once, for so many requests with so many rows in all."""
 
-    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+    def ran_at_once(self, model: str, version: int, took: Took) -> None:
         """The session ran once, for one request that had not waited, and answered it."""
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
@@ -69,7 +71,7 @@ class SilentObserver:
     def batch_ran(self, model: str, version: int, requests: int, rows: int, spent: Spent) -> None:
         """See `Observer`."""
 
-    def ran_at_once(self, model: str, version: int, rows: int, spent: Spent) -> None:
+    def ran_at_once(self, model: str, version: int, took: Took) -> None:
         """See `Observer`."""
 
     def batch_failed(self, model: str, version: int, requests: int) -> None:
