@@ -91,7 +91,17 @@ OUTPUTS = [
     "[]",
     '[{"name":"y"}]',
     '[{"name":"y","parameters":{"binary_data":true}}]',
+    '[{"name":"y","parameters":{"binary_data":false}}]',
+    '[{"name":"y","parameters":{"binary_data":null}}]',
+    '[{"name":"y","parameters":{"binary_data":1}}]',
+    '[{"name":"y","parameters":{"binary_data":true,"more":1}}]',
+    '[{"name":"y","parameters":{"classification":1}}]',
+    '[{"name":"y","parameters":null,"more":[1]}]',
+    '[{"name":"y"},{"name":"y"}]',
+    '[{"name":"y"},{"name":"z"}]',
     '[{"name":"z"}]',
+    '[{"name":7}]',
+    "[{}]",
     "5",
 ]
 
@@ -143,7 +153,7 @@ def json_requests(draw: st.DrawFn, datatype: str) -> bytes:
             "outputs": st.sampled_from(OUTPUTS),
             "parameters": st.sampled_from(PARAMETERS),
         },
-        usual=draw(st.sampled_from([("inputs",), ("inputs", "id")])),
+        usual=draw(st.sampled_from([("inputs",), ("inputs", "id"), ("inputs", "outputs")])),
     )
     text = draw(request) + draw(st.sampled_from([""] * 9 + [" ", "{}", "]"]))
     return text.encode()
@@ -186,7 +196,9 @@ def byte_requests(draw: st.DrawFn, datatype: str) -> tuple[bytes, int]:
             "outputs": st.sampled_from(OUTPUTS),
             "parameters": st.sampled_from(PARAMETERS),
         },
-        usual=draw(st.sampled_from([("inputs",), ("inputs", "id"), ("inputs", "parameters")])),
+        usual=draw(
+            st.sampled_from([("inputs",), ("inputs", "id"), ("inputs", "parameters"), ("inputs", "outputs")])
+        ),
     )
     header = (draw(request) + " " * draw(st.integers(0, 8))).encode()
     blob = draw(st.binary(min_size=size, max_size=size))
@@ -211,10 +223,12 @@ def test_plain_requests_do_take_the_short_way() -> None:
     """Or the comparisons above would compare the careful reader with itself."""
     entry = {"name": "x", "shape": [1, 2], "datatype": "FP32"}
     tensors = np.array([[1, 2.5]], np.float32)
+    wanted = [{"name": "y", "parameters": {"binary_data": True}}]
     with mock.patch.object(v2, "read_inputs", side_effect=AssertionError("the careful reader was asked")):
-        body = json.dumps({"id": "a", "inputs": [{**entry, "data": [1, 2.5]}]}).encode()
+        body = json.dumps({"id": "a", "inputs": [{**entry, "data": [1, 2.5]}], "outputs": wanted}).encode()
         assert decode_infer(body, None, one("FP32", "n", 2)).tensors["x"].tolist() == tensors.tolist()
-        header = json.dumps({"inputs": [{**entry, "parameters": {"binary_data_size": 8}}]}).encode()
+        of_bytes = {**entry, "parameters": {"binary_data_size": 8}}
+        header = json.dumps({"inputs": [of_bytes], "outputs": wanted}).encode()
         for lead in (b"", b" "):
             request = decode_infer(lead + header + tensors.tobytes(), len(lead + header), one("FP32", "n", 2))
             assert request.tensors["x"].tolist() == tensors.tolist()

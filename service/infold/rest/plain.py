@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 
 from infold.rest.codec import DATATYPES, MAX_RANK
+from infold.rest.infer_request import MAX_ID_BYTES, InferRequest
+from infold.rest.parameters import OutputParameters
 from infold.tensors import Array, Signature, TensorSpec
 
 __all__ = ["read_plain", "read_plain_bytes"]
@@ -37,11 +39,20 @@ class _Integers(_Input, gc=False):
     data: list[int] = []
 
 
+class _Wanted(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    binary_data: bool | None = None
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: _Wanted | None = None
+
+
 class _Request(msgspec.Struct, gc=False):
     """Anything but null for what is None here is refused, and so left to the careful reader."""
 
     id: str | None = None
-    outputs: None = None
+    outputs: list[_Output] | None = None
     parameters: None = None
 
 
@@ -64,7 +75,7 @@ class _Wish(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 class _OfBytes(msgspec.Struct, gc=False):
     inputs: list[_Bytes]
     id: str | None = None
-    outputs: None = None
+    outputs: list[_Output] | None = None
     parameters: _Wish | None = None
 
 
@@ -83,16 +94,13 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 
+WISHES = {wish: OutputParameters(wish) for wish in (None, False, True)}
+
 _headers = msgspec.json.Decoder(_OfBytes)
 
 
-def read_plain_bytes(
-    header: bytes, tensor: memoryview, signature: Signature
-) -> tuple[dict[str, Array], str | None, bool] | None:
-    """As `read_plain`, of a request whose only input is the bytes behind its JSON header.
-
-    The third is whether the answer is to be bytes too.
-    """
+def read_plain_bytes(header: bytes, tensor: memoryview, signature: Signature) -> InferRequest | None:
+    """As `read_plain`, of a request whose only input is the bytes behind its JSON header."""
     if len(signature.inputs) != 1:
         return None
     (spec,) = signature.inputs
@@ -115,15 +123,12 @@ def read_plain_bytes(
         array = array.copy()
     if spec.mismatch(array):
         return None
-    return (
-        {spec.name: array},
-        request.id,
-        request.parameters is not None and request.parameters.binary_data_output,
-    )
+    is_binary = request.parameters is not None and request.parameters.binary_data_output
+    return _plain(array, spec, request.id, request.outputs, signature, is_binary=is_binary)
 
 
-def read_plain(body: bytes, signature: Signature) -> tuple[dict[str, Array], str | None] | None:
-    """Tensors and the caller's id of a plain request; None for any other."""
+def read_plain(body: bytes, signature: Signature) -> InferRequest | None:
+    """A plain request; None for any other."""
     if len(signature.inputs) != 1:
         return None
     (spec,) = signature.inputs
@@ -144,7 +149,32 @@ def read_plain(body: bytes, signature: Signature) -> tuple[dict[str, Array], str
     if array is None or not _takes(given.shape, array.size):
         return None
     array = array.reshape(given.shape)
-    return None if spec.mismatch(array) else ({spec.name: array}, request.id)
+    if spec.mismatch(array):
+        return None
+    return _plain(array, spec, request.id, request.outputs, signature)
+
+
+def _plain(
+    array: Array,
+    spec: TensorSpec,
+    own_id: str | None,
+    outputs: list[_Output] | None,
+    signature: Signature,
+    *,
+    is_binary: bool = False,
+) -> InferRequest | None:
+    """The request, if its id is short and every output that it wants is the model's and wanted once."""
+    if own_id is not None and len(own_id) * 4 > MAX_ID_BYTES:
+        return None
+    request = InferRequest({spec.name: array}, id=own_id, is_binary=is_binary)
+    if outputs:
+        wishes = {
+            each.name: WISHES[each.parameters.binary_data if each.parameters else None] for each in outputs
+        }
+        if len(wishes) != len(outputs) or not all(map(signature.output, wishes)):
+            return None
+        request.outputs, request.wishes = tuple(wishes), wishes
+    return request
 
 
 def _takes(shape: list[int], size: int, item: int = 1) -> bool:

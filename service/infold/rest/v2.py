@@ -11,8 +11,8 @@ docs/protocol/extension_binary_data.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from infold.errors import HalfInJsonError, InvalidInputError, MalformedBodyError
 from infold.rest.binary import blob, open_shape, read_blob
 from infold.rest.codec import DATATYPES, TOO_DEEP, count_nulls, encode_json, json_ready
 from infold.rest.cutting import SMALL_BYTES, Body, read_cut
+from infold.rest.infer_request import MAX_ID_BYTES, InferRequest
 from infold.rest.parameters import OutputParameters, request_parameters
 from infold.rest.plain import read_plain, read_plain_bytes
 from infold.rest.v2_tensors import HALVES, AskedModel, has_halves, read_inputs, read_json, read_outputs
@@ -30,7 +31,6 @@ from infold.tensors import Array, Signature, Tensors
 __all__ = ["HEADER_LENGTH", "InferRequest", "InferResponse", "decode_infer", "encode_infer"]
 
 MAX_TENSORS = 64
-MAX_ID_BYTES = 256
 MAX_HEADER_BYTES = 2**20
 # The HTTP header that says how much of a body is JSON.
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -46,27 +46,6 @@ class _Envelope(msgspec.Struct):
 
 
 _envelopes = msgspec.json.Decoder(_Envelope)
-
-
-@dataclass(slots=True, eq=False)
-class InferRequest:
-    """A decoded infer request.
-
-    Attributes:
-        tensors: Inputs by name, of the model's dtypes.
-        outputs: Names wanted, in order; None means all.
-        id: The caller's own id of it.
-        wishes: How outputs are wanted, by name.
-        is_binary: An output whose wish says nothing comes as bytes.
-        timeout_s: Longest time it may wait for a run; None leaves it to the service.
-    """
-
-    tensors: Tensors
-    outputs: tuple[str, ...] | None = None
-    id: str | None = None
-    wishes: Mapping[str, OutputParameters] = field(default_factory=dict)
-    is_binary: bool = False
-    timeout_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -121,17 +100,13 @@ def _read(
     if json_bytes is None:
         is_plain = len(body) <= SMALL_BYTES and (halves or not has_halves(signature))
         if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
-            tensors, own_id = plain
-            if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
-                return InferRequest(tensors, id=own_id)
+            return plain
         whole = bytes(body) if isinstance(body, memoryview) else body
         model = AskedModel(signature, reading, halves)
         return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), model))
     text, blobs = _parted(memoryview(body), json_bytes)
-    if (bare := read_plain_bytes(text.text, blobs, signature)) is not None:
-        tensors, own_id, is_binary = bare
-        if own_id is None or len(own_id) * 4 <= MAX_ID_BYTES:
-            return InferRequest(tensors, id=own_id, is_binary=is_binary)
+    if (plain := read_plain_bytes(text.text, blobs, signature)) is not None:
+        return plain
     return _careful(text, blobs, AskedModel(signature, reading, halves))
 
 
