@@ -14,6 +14,8 @@ from pathlib import Path
 
 WORK = Path(__file__).parents[2] / "build" / "serving"
 MODELS = WORK / "models"
+# What infold measures of a model when it loads it; as old as the run.
+CACHE = WORK / "cache"
 # As torchvision prepares photographs for networks of 224 x 224: Resize(256), CenterCrop(224), and the
 # mean and deviation of ImageNet. Without [classification] the answer is all numbers of the output.
 TORCHVISION = """\

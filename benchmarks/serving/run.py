@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ from itertools import groupby
 from pathlib import Path
 
 import machine
-from catalogue import NETWORKS, WORK
+from catalogue import CACHE, NETWORKS, WORK
 from limit import Bare, bare
 from load import compile_load
 from measure import Running, ServerError
@@ -172,6 +173,7 @@ def main() -> None:
     with_specials = not (options.quick or options.no_specials)
     wanted = {cell.network for cell in cells} | ({*PAIR, OPEN} if with_specials else set())
     prepare(each for each in NETWORKS if each in wanted and each in (options.network or NETWORKS))
+    shutil.rmtree(CACHE, ignore_errors=True)  # a plan is as good as the minute in which it was measured
     results = Results()
     try:
         measure_cells(results, cells, servers, options)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalogue import MODELS, WORK, repository
+from catalogue import CACHE, MODELS, WORK, repository
 from peers import BENTOML, LITSERVE, MLSERVER, MOSEC, OWN, RAY, ROOT, Environment
 
 APPS = Path(__file__).with_name("peers")
@@ -85,7 +85,7 @@ INFOLD_WIRES = {
     "binary": Wire("v2_binary", V2, "binary"),
     "jpeg": Wire("jpeg", V2, NUMBERS),
 }
-INFOLD_PATH = {"PYTHONPATH": str(ROOT / "service")}
+INFOLD_PATH = {"PYTHONPATH": str(ROOT / "service"), "INFOLD_CACHE_DIR": str(CACHE)}
 FLOOR, PLAIN = ("{python}", "{apps}/floor.py"), ("{python}", "{apps}/plain.py")
 ALL = {"json": PLAIN_JSON, "binary": RAW, "jpeg": PICTURE}
 MOSEC_COMMAND = (
