@@ -364,9 +364,9 @@ def json_ready(array: Array) -> Any:
 
 def count_nulls(text: bytes, arrays: Iterable[Array]) -> int:
     """How many values of the arrays are NaN or infinite, and so null in their JSON."""
-    floats = [array for array in arrays if kind_of(array.dtype) == "f"]
-    if not floats or (len(text) < SHORT_BYTES and b"null" not in text):  # numpy is slow to begin
+    if len(text) < SHORT_BYTES and b"null" not in text:  # numpy is slow to begin
         return 0
+    floats = (array for array in arrays if kind_of(array.dtype) == "f")
     return sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in floats)
 
 

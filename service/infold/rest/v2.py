@@ -85,7 +85,11 @@ def decode_infer(
         MalformedBodyError: The body is no such request.
         InvalidInputError: A tensor does not fit; names the place.
     """
-    if json_bytes == 0:
+    if json_bytes is None:
+        is_small = len(body) <= SMALL_BYTES and (halves or not has_halves(signature))
+        if is_small and (plain := read_plain(bytes(body), signature)) is not None:
+            return plain
+    elif not json_bytes:
         return _only_input(memoryview(body), signature)
     try:
         return _read(body, json_bytes, signature, reading or Reading(), halves)
@@ -96,11 +100,8 @@ def decode_infer(
 def _read(
     body: bytes | memoryview, json_bytes: int | None, signature: Signature, reading: Reading, halves: bool
 ) -> InferRequest:
-    """By the reader for plain requests, where it is one."""
+    """Any request of which a part is JSON; one of bytes by the reader for plain ones, where it is one."""
     if json_bytes is None:
-        is_plain = len(body) <= SMALL_BYTES and (halves or not has_halves(signature))
-        if is_plain and (plain := read_plain(bytes(body), signature)) is not None:
-            return plain
         whole = bytes(body) if isinstance(body, memoryview) else body
         model = AskedModel(signature, reading, halves)
         return read_cut(whole, DATA_KEY, lambda text: _careful(text, memoryview(b""), model))

@@ -211,7 +211,7 @@ class Batcher:
         Raises:
             InvalidInputError, SessionError: As `answer`.
         """
-        if not (work.is_cheap and self._inline.allows(1)) or self.waiting_rows:
+        if self._inline.is_over or self._pending or not work.is_cheap:
             return None
         began = time.perf_counter()
         asked = work.decode()
