@@ -264,13 +264,111 @@ async def test_headers_that_mean_one_request_are_read_each_time(stand: Stand, na
 
 
 async def test_a_request_in_any_two_pieces_is_answered(stand: Stand) -> None:
-    """What has begun by the usual way ends by it."""
+    """At once if its head was in the first one, and else by the usual way from its first byte on."""
+    client, asked = await stand.connect(), request(message(1, 2))
+    head = asked.index(b"\r\n\r\n") + 4
+    expected = comparable(await client.ask(asked))
+    assert comparable(await client.ask(asked)) == expected
+    for cut in range(1, len(asked)):
+        before = len(stand.usual)
+        assert comparable(await client.ask(asked[:cut], asked[cut:])) == expected, cut
+        assert len(stand.usual) - before == (cut < head), cut
+        assert comparable(await client.ask(asked)) == expected, cut
+    assert len(stand.usual) == head, "the whole ones were answered at once"
+
+
+async def test_many_pieces_are_one_request(stand: Stand) -> None:
+    """However little each of them is."""
     client, asked = await stand.connect(), request(message(1, 2))
     expected = comparable(await client.ask(asked))
-    for cut in range(1, len(asked)):
-        assert comparable(await client.ask(asked[:cut], asked[cut:])) == expected, cut
-        assert comparable(await client.ask(asked)) == expected, cut
-    assert len(stand.usual) == len(asked), "the whole ones were answered at once"
+    for size in (1, 7, 60):
+        pieces = [asked[at : at + size] for at in range(0, len(asked), size)]
+        assert comparable(await client.ask(*pieces)) == expected
+
+
+async def test_a_head_that_came_by_itself_is_learned_too(stand: Stand) -> None:
+    """As clients send it that never join it with its body."""
+    client, asked = await stand.connect(), request(message(1, 2))
+    head = asked.index(b"\r\n\r\n") + 4
+    answers = [comparable(await client.ask(asked[:head], asked[head:])) for _ in range(4)]
+    assert answers == answers[:1] * 4
+    assert (await client.ask(asked))[0] == 200
+    assert len(stand.usual) == 1
+
+
+async def test_nobody_waits_for_a_body_that_is_not_answered_at_once(stand: Stand) -> None:
+    """A model that takes longer is told of its requests when their heads are here."""
+    client, asked = await stand.connect(), request(message(1, 2), path="/v2/models/square/infer")
+    head = asked.index(b"\r\n\r\n") + 4
+    for count in (1, 2, 3):
+        client.writer.write(asked[:head])
+        await asyncio.sleep(0.02)
+        assert len(stand.usual) == count
+        assert (await client.ask(asked[head:]))[0] == 200
+
+
+async def learned(stand: Stand) -> tuple[Client, bytes, int]:
+    """A client whose head is known, a request of it, and where that ends."""
+    client, asked = await stand.connect(), request(message(1, 2))
+    for _ in range(2):
+        await client.ask(asked)
+    stand.usual.clear()
+    return client, asked, asked.index(b"\r\n\r\n") + 4
+
+
+@pytest.mark.parametrize("more", [0, 10])
+async def test_a_body_that_does_not_come_is_waited_for_as_usual(
+    models: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """408 in its time, and the connection ends."""
+    stand = await stand_of(models, monkeypatch, body_timeout_s=0.4)
+    client, asked, head = await learned(stand)
+    status, _, body = await client.ask(asked[: head + more])
+    assert (status, b"0.4 s" in body, stand.usual) == (408, True, [INFER])
+    assert await client.reader.read() == b""
+    await stand.close()
+
+
+async def test_a_body_that_comes_late_is_answered(stand: Stand) -> None:
+    """By the usual way; the next one at once."""
+    client, asked, head = await learned(stand)
+    client.writer.write(asked[:head])
+    await asyncio.sleep(0.2)
+    assert (await client.ask(asked[head:]))[2].endswith(b"[2.0,4.0]}]}")
+    assert (await client.ask(asked))[2].endswith(b"[2.0,4.0]}]}")
+    assert stand.usual == [INFER]
+
+
+async def test_a_request_that_has_begun_is_answered_while_the_process_goes_down(stand: Stand) -> None:
+    """Its head was here before."""
+    client, asked, head = await learned(stand)
+    client.writer.write(asked[:head])
+    await asyncio.sleep(0.01)
+    stand.service.begin_drain()
+    for connection in stand.state.connections:
+        connection.shutdown()  # as uvicorn does of each
+    status, headers, _ = await client.ask(asked[head:])
+    assert (status, dict(headers)["connection"]) == (200, "close")
+
+
+async def test_a_client_that_leaves_behind_a_head_leaves_nothing(stand: Stand) -> None:
+    """No task, no timer that fires into a closed connection."""
+    client, asked, head = await learned(stand)
+    client.writer.write(asked[:head])
+    await asyncio.sleep(0.01)
+    client.writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert (stand.usual, len(stand.state.connections)) == ([], 0)
+
+
+async def test_waiting_for_a_body_counts_as_reading(stand: Stand) -> None:
+    """In what its caller is told, too."""
+    client, asked, head = await learned(stand)
+    client.writer.write(asked[:head])
+    await asyncio.sleep(0.03)
+    _, headers, _ = await client.ask(asked[head:])
+    assert stand.usual == []
+    assert float(dict(headers)["server-timing"].partition("read;dur=")[2].split(",")[0]) >= 20
 
 
 async def test_several_requests_in_one_piece_are_answered_in_their_order(stand: Stand) -> None:

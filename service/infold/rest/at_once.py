@@ -19,13 +19,24 @@ from infold.rest.reply import Answer, Headers, Reply
 
 __all__ = ["AtOnce", "Known", "ShortWay", "Write"]
 
-# Answers a body before it returns; None where that takes longer.
-AtOnce = Callable[[bytes], Reply | None]
 # Takes an answer: its status, its headers and its body.
 Write = Callable[[int, Headers, bytes], None]
 
 # A long body is read another way.
 MOST_BODY_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """What can be done for requests with one head before the next byte is read.
+
+    Attributes:
+        reply: Answers a body, for which it was waited so many seconds; None where that takes longer.
+        is_likely: It does not, as far as can be told beforehand.
+    """
+
+    reply: Callable[[bytes, float], Reply | None]
+    is_likely: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +46,14 @@ class Known:
     Attributes:
         route: The pattern of its path, for metrics.
         path: As it came.
-        answer: Answers a body, or leaves that to the usual way.
+        answer: As `AtOnce.reply`; errors are answers.
+        is_likely: See there.
     """
 
     route: str
     path: str
-    answer: Callable[[bytes], Answer | None]
+    answer: Callable[[bytes, float], Answer | None]
+    is_likely: Callable[[], bool]
 
 
 class Knowing(Protocol):
@@ -49,7 +62,7 @@ class Knowing(Protocol):
     def known(self, scope: Scope) -> Known | None:
         """What a head says; None where it says not enough."""
 
-    def answer_at_once(self, known: Known, body: bytes, write: Write) -> bool:
+    def answer_at_once(self, known: Known, body: bytes, write: Write, waited_s: float) -> bool:
         """True if a request was answered; False, with nothing done, where that takes longer."""
 
 
@@ -66,15 +79,21 @@ class ShortWay:
         self._most_bytes = min(max_body_bytes, MOST_BODY_BYTES)
         self._heads: KnownHeads[Known] = KnownHeads()
 
-    def answer(self, data: bytes, write: Write) -> bool:
+    def answer(self, data: bytes, write: Write, waited_s: float) -> bool:
         """True if the data were one request, and that is answered.
 
         Args:
             data: What came when nothing else was on its way.
             write: Takes the answer.
+            waited_s: Since the first of them came.
         """
         found = self._heads.find(data)
-        return found is not None and self._edge.answer_at_once(*found, write)
+        return found is not None and self._edge.answer_at_once(*found, write, waited_s)
+
+    def is_begun(self, data: bytes) -> bool:
+        """The data are the beginning of a request that is likely to be answered so once it is here."""
+        known = self._heads.begun(data)
+        return known is not None and known.is_likely()
 
     def learn(self, data: bytes, scope: Scope) -> None:
         """Remember the head of a request that was parsed.

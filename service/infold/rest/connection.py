@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import httptools
 from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
@@ -28,8 +28,8 @@ from infold.rest.at_once import ShortWay
 from infold.rest.bounds import Bounds
 from infold.rest.long_body import KEY, ClientGone, LongBody, long_body
 from infold.rest.patience import Late, Patience
-from infold.rest.problems import error_body
-from infold.rest.reply import Headers
+from infold.rest.problems import last_words
+from infold.rest.reply import Headers, whole
 from infold.rest.turned_away import TurnedAway
 from infold.rest.unread import cut_off, unread_bytes
 
@@ -39,6 +39,9 @@ __all__ = ["ClientGone", "Connection", "LongBody", "come_body", "long_body", "te
 LONG_BYTES = 2**16
 # Of one request, before its body or behind it.
 MAX_HEAD_BYTES = 2**16
+# Of a request whose beginning is known: the rest of it comes within this, or the usual way is as good.
+HOLD_S = 0.05
+END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -60,6 +63,10 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _look_at = 0.0
     _last_at_once = -math.inf  # when a request was answered so
+    _held = b""  # of a request that is likely to be, and has not come whole
+    _held_since = 0.0
+    _release: asyncio.TimerHandle | None = None
+    _first = b""  # of a request, if it was its head and nothing else
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take a connection, or turn it away."""
@@ -67,7 +74,7 @@ class Connection(HttpToolsProtocol):
         if not bounds.has_room(len(self.connections), lambda: transport.get_extra_info("sockname")[1]):
             bounds.refuse("connections")
             text = f"too many connections: the maximum allowed is {bounds.max_connections}"
-            TurnedAway(transport, answer_of(503, text, b"retry-after: 1\r\n"), bounds)
+            TurnedAway(transport, last_words(503, text, (b"retry-after", b"1")), bounds)
             return
         super().connection_made(transport)
         self._patience = Patience(bounds.header_timeout_s, self.timeout_keep_alive, bounds.write_timeout_s)
@@ -109,9 +116,24 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and see to it that headers which have begun are ended in time."""
-        is_between = self.short_way is not None and self._is_between
-        if is_between and self._answer_at_once(data):
+        if self.short_way is None or not self._is_between:
+            first, self._first = self._first, b""
+            self._parse(data)
+            if first and self.short_way is not None:
+                self._learn(first + data)
             return
+        waited_s = time.perf_counter() - self._held_since if self._held else 0.0
+        data = self._taken() + data
+        if self._answer_at_once(data, waited_s):
+            return
+        if self.short_way.is_begun(data) and not self.bounds.is_leaving:
+            self._hold(data, waited_s)
+            return
+        self._parse(data)
+        if not self._learn(data) and data.endswith(END):
+            self._first = data
+
+    def _parse(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
         # Of a path, a header or a trailer the parser keeps all until it ends; bytes of a body are none.
@@ -120,8 +142,6 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or cycle.scope is not self.scope:
             self._wait_for_head(cycle)
-        elif is_between and self.short_way is not None and not cycle.more_body and cycle.keep_alive:
-            self.short_way.learn(data, self.scope)  # type: ignore[arg-type]  # uvicorn types it
 
     def read_long(self, body: LongBody) -> None:
         """Put what has come of a long body into it, and all that follows as it comes."""
@@ -176,6 +196,9 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing was asked for long."""
+        if self._held:
+            self._let_go()
+            return
         left_s = self._last_at_once + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
@@ -185,6 +208,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """See uvicorn: close what is idle."""
+        self._let_go()
         super().shutdown()
         if self.transport.is_closing():
             self._wait_for_reading()
@@ -194,6 +218,7 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._taken()
         if self.long_body is not None:
             self.long_body.lose()
         for cycle in self._before:
@@ -211,12 +236,40 @@ class Connection(HttpToolsProtocol):
             return self.scope is None
         return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope
 
-    def _answer_at_once(self, data: bytes) -> bool:
+    def _learn(self, data: bytes) -> bool:
+        """True if the data, which are parsed, were a whole request; its head is known from now on."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.scope is not self.scope or cycle.more_body or cycle.response_complete:
+            return False
+        if cycle.keep_alive and self.short_way is not None:
+            self.short_way.learn(data, self.scope)  # type: ignore[arg-type]  # uvicorn types it
+        return True
+
+    def _hold(self, data: bytes, waited_s: float) -> None:
+        """Wait a moment for the rest of a request: clients often send its head and its body apart."""
+        self._held = data
+        self._held_since = time.perf_counter() - waited_s
+        self._release = self.loop.call_later(HOLD_S, self._let_go)
+
+    def _taken(self) -> bytes:
+        """What was held; it is held no longer."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        held, self._held = self._held, b""
+        return held
+
+    def _let_go(self) -> None:
+        """The rest may take its time: what is here goes the usual way."""
+        if (held := self._taken()) and not self.transport.is_closing():
+            self._parse(held)
+
+    def _answer_at_once(self, data: bytes, waited_s: float) -> bool:
         """True if the data were a request that is answered now; the parser has not seen them."""
         if self.bounds.is_leaving or self.flow.write_paused or self.transport.is_closing():
             return False
         assert self.short_way is not None
-        if not self.short_way.answer(data, self._write):
+        if not self.short_way.answer(data, self._write, waited_s):
             return False
         self.server_state.total_requests += 1
         self._head_bytes = 0
@@ -228,11 +281,11 @@ class Connection(HttpToolsProtocol):
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:
         """Write an answer that no app has sent."""
-        self.transport.write(_whole(status, (*self.server_state.default_headers, *headers), body))
+        self.transport.write(whole(status, (*self.server_state.default_headers, *headers), body))
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer below the app, and close the connection."""
-        self.transport.write(answer_of(status, text))
+        self.transport.write(last_words(status, text))
         self.transport.close()
         self._wait_for_reading()
 
@@ -308,13 +361,6 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
 
-def answer_of(status: int, text: str, headers: bytes = b"") -> bytes:
-    """A whole answer that no app has given, behind which the connection is closed."""
-    body = error_body(text)
-    head = b"content-type: application/json\r\nconnection: close\r\n%s" % headers
-    return STATUS_LINE[status] + head + b"content-length: %d\r\n\r\n" % len(body) + body
-
-
 def tensors_at(headers: dict[bytes, bytes]) -> int:
     """Where in a body tensors begin, if it holds any."""
     text = headers.get(b"inference-header-content-length", b"")
@@ -353,16 +399,7 @@ def written_at_once(
         return False
     cycle.waiting_for_100_continue = False
     cycle.response_started = cycle.response_complete = True
-    cycle.transport.write(_whole(status, (*cycle.default_headers, *headers), body))
+    cycle.transport.write(whole(status, (*cycle.default_headers, *headers), body))
     cycle.message_event.set()
     cycle.on_response()
     return True
-
-
-def _whole(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview) -> bytes:
-    """An answer in one piece."""
-    parts: list[bytes | memoryview] = [STATUS_LINE[status]]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"\r\n", body)
-    return b"".join(parts)

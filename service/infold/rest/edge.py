@@ -146,27 +146,26 @@ class Edge:
             return None
         if not OF_ONE_REQUEST.isdisjoint(headers_by_name(scope)):
             return None
-        path = scope["path"]
-        found = self._endpoint(path)
+        found = self._endpoint(scope["path"])
         if found is None:
             return None
         endpoint, model, version = found
-        answer = endpoint.at_once(model, version, scope)
-        return None if answer is None else Known(endpoint.route, path, answer)
+        return endpoint.known(model, version, scope)
 
-    def answer_at_once(self, known: Known, body: bytes, write: Write) -> bool:
+    def answer_at_once(self, known: Known, body: bytes, write: Write, waited_s: float = 0.0) -> bool:
         """True if a request was answered before this returns; False, with nothing done, if not.
 
         Args:
             known: What its head says.
             body: All of it.
             write: Takes the answer.
+            waited_s: Since the request began.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - waited_s
         identity = self._new_identity()
         token = request_id.set(identity)
         try:
-            answered = known.answer(body)
+            answered = known.answer(body, waited_s)
         except Exception:  # nobody foresaw it; the usual way meets it again, and tells of it
             return False
         finally:

@@ -46,6 +46,12 @@ class KnownHeads(Generic[Meaning]):
             return None
         return known[1], data[end:]
 
+    def begun(self, data: bytes) -> Meaning | None:
+        """What the head says of a request that is not all here; None unless its head is, and is known."""
+        end = data.find(END, 0, LONGEST_BYTES) + len(END)
+        known = self._kept.get(data[:end])
+        return None if known is None or len(data) - end >= known[0] else known[1]
+
     def learn(self, data: bytes, body_bytes: int, meaning: Meaning) -> None:
         """Know the head of a request from now on, if it is short.
 

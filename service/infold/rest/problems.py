@@ -35,8 +35,17 @@ from infold.errors import (
     UnsupportedCodingError,
     UnsupportedMediaError,
 )
+from infold.rest.reply import JSON, of_body, whole
 
-__all__ = ["Problems", "error_body", "headers_of", "our_words", "status_of", "unknown_body"]
+__all__ = [
+    "Problems",
+    "error_body",
+    "headers_of",
+    "last_words",
+    "our_words",
+    "status_of",
+    "unknown_body",
+]
 
 # Status and text for an error, of a request for that model.
 Problems = Callable[[InfoldError, str | None], tuple[int, str]]
@@ -78,6 +87,12 @@ def our_words(failure: InfoldError, model: str | None) -> tuple[int, str]:
     """Status and text as infold says them."""
     del model
     return status_of(failure), str(failure)
+
+
+def last_words(status: int, text: str, *headers: tuple[bytes, bytes]) -> bytes:
+    """A whole answer that no app has given, behind which the connection is closed."""
+    body = error_body(text)
+    return whole(status, [*of_body(JSON, len(body)), (b"connection", b"close"), *headers], body)
 
 
 def headers_of(failure: Exception) -> list[tuple[bytes, bytes]]:

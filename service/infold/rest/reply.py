@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
-__all__ = ["JSON", "REQUEST_ID", "Answer", "Headers", "Reply", "of_body"]
+__all__ = ["JSON", "REQUEST_ID", "Answer", "Headers", "Reply", "of_body", "whole"]
 
 JSON = b"application/json"
 REQUEST_ID = b"x-request-id"
+
+FIRST_LINES = {each.value: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
 
 # Names in lower case.
 Headers = list[tuple[bytes, bytes]]
@@ -38,3 +41,12 @@ class Reply:
 
 # A status and what is answered with it.
 Answer = tuple[int, Reply]
+
+
+def whole(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview) -> bytes:
+    """An answer in one piece, as it goes over the wire."""
+    parts: list[bytes | memoryview] = [FIRST_LINES[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n", body)
+    return b"".join(parts)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope
 from infold.errors import (
     BodyTimeoutError,
     DeadlineExceededError,
+    InfoldError,
     MalformedBodyError,
     ModelNotFoundError,
     ModelNotReadyError,
@@ -269,8 +270,8 @@ class Service:
         if version is not None and version.startswith(LABEL):
             return None  # it may soon be another one's
 
-        def answer(body: bytes) -> Reply | None:
-            began = clock()
+        def reply_to(body: bytes, waited_s: float) -> Reply | None:
+            began = clock() - waited_s
             servable = self.models.find(model, number)
             if number is None and servable.version.config.canary.share < 1:
                 return None
@@ -282,10 +283,16 @@ class Service:
                 _name(failure, servable)
                 raise
             if reply is not None:
-                self._count(servable, work, reply, began, 0.0)
+                self._count(servable, work, reply, began, waited_s)
             return reply
 
-        return answer
+        def is_likely() -> bool:
+            try:
+                return self.models.find(model, number).is_quick
+            except InfoldError:
+                return False
+
+        return AtOnce(reply_to, is_likely)
 
     async def _upload(
         self,

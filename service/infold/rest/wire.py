@@ -16,7 +16,7 @@ from infold.errors import (
     BodyTooLargeError,
     InfoldError,
 )
-from infold.rest.at_once import AtOnce
+from infold.rest.at_once import AtOnce, Known
 from infold.rest.compression import Coding, Wish, coding_of, compress, inflate, inflate_at_once, wish_of
 from infold.rest.connection import ClientGone, come_body, long_body, tensors_at, written_at_once
 from infold.rest.in_flight import InFlight
@@ -217,7 +217,7 @@ class Endpoint:
         compresses: Replies are compressed for whoever accepts that.
         in_flight: Holds what requests hold until they are answered; None where nobody counts it.
         refused: Told of each error that is answered, or that nobody is left to be told.
-        at_once: Of requests with the same head, returns what answers their bodies, if anything does.
+        at_once: What can be done at once for requests with the same head.
     """
 
     def __init__(
@@ -269,31 +269,29 @@ class Endpoint:
             reply = await _compressed(reply, _all_of(scope, b"accept-encoding"))
         return 200, await respond(send, 200, reply.parts, reply.content_type, (*headers, *reply.headers))
 
-    def at_once(
-        self, model: str, version: str | None, scope: Scope
-    ) -> Callable[[bytes], Answer | None] | None:
-        """What answers the bodies of requests with this head before it returns; None if nothing does.
+    def known(self, model: str, version: str | None, scope: Scope) -> Known | None:
+        """What can be done at once for requests with this head; None if nothing can.
 
-        It returns None, with nothing done, for those that take longer or would be refused for want of
+        Nothing is done, and nothing counted, for those that take longer or would be refused for want of
         room: these are served.
         """
         try:
-            answer = self._at_once(model, version, scope)
+            at_once = self._at_once(model, version, scope)
         except InfoldError:
             return None
-        if answer is None:
+        if at_once is None:
             return None
         in_flight, wish, is_long = self._in_flight, None, False
         if self._compresses and b"accept-encoding" in headers_by_name(scope):
             wish = wish_of(_all_of(scope, b"accept-encoding"))
 
-        def serve(body: bytes) -> Answer | None:
+        def serve(body: bytes, waited_s: float) -> Answer | None:
             nonlocal is_long
             is_full = in_flight is not None and in_flight.held_bytes + len(body) > in_flight.limit_bytes
             if is_full or is_long:
                 return None
             try:
-                reply = answer(body)
+                reply = at_once.reply(body, waited_s)
             except InfoldError as failure:
                 return self._refusal(failure, model)
             if reply is not None and wish is not None:
@@ -301,7 +299,7 @@ class Endpoint:
                 reply = _compressed_at_once(reply, wish)
             return None if reply is None else (200, reply)
 
-        return serve
+        return Known(self.route, scope["path"], serve, at_once.is_likely)
 
     def _refusal(self, failure: InfoldError, model: str) -> Answer:
         """The answer to a request that failed."""

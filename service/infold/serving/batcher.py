@@ -205,6 +205,11 @@ class Batcher:
                 self._give_up(call)
             del future, watch, each
 
+    @property
+    def is_quick(self) -> bool:
+        """Small requests are run on the event loop."""
+        return not self._inline.is_over
+
     def answer_at_once(self, work: Work[Answer]) -> Answer | None:
         """As `answer`, on the event loop and before this returns; None where that cannot be.
 

@@ -144,6 +144,11 @@ class Servable:
         assert self._batcher is not None
         return await self._batcher.answer(work, deadline, left)
 
+    @property
+    def is_quick(self) -> bool:
+        """Its runs are short enough for the event loop."""
+        return self._batcher is not None and self._batcher.is_quick
+
     def answer_at_once(self, work: Work[Answer]) -> Answer | None:
         """As `answer`, before this returns; None where the model takes longer, or others wait for it.
 
