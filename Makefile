@@ -62,7 +62,7 @@ bench: $(VENV)/.dev   ## Measure serving for a minute: beside a bare loop, bare 
 # KServe's client wants older libraries than ours, and many; it lives in an environment of its own.
 .venv-clients/.ready: $(LOCKS)/clients.txt
 	$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/clients.txt
+	.venv-clients/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --require-hashes -r $(LOCKS)/clients.txt
 	touch $@
 
 clients: $(VENV)/.dev .venv-clients/.ready ## Ask the service with KServe's client too.
@@ -82,8 +82,8 @@ gpu-test: .venv-gpu/.ready ## Run on a GPU what can only be shown there; fails w
 # Ray lives in an environment of its own; it is large, and no server of one process needs it.
 .venv-cluster/.ready: pyproject.toml $(LOCKS)/dev.txt
 	$(PYTHON) -m venv .venv-cluster
-	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
-	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[ray]'
+	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --require-hashes -r $(LOCKS)/dev.txt
+	.venv-cluster/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-build-isolation --editable '.[ray]'
 	touch $@
 
 cluster-test: .venv-cluster/.ready ## Start a Ray cluster of three nodes on this machine, and take it apart under load.
@@ -93,8 +93,8 @@ cluster-test: .venv-cluster/.ready ## Start a Ray cluster of three nodes on this
 .venv-frameworks/.ready: pyproject.toml $(LOCKS)/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infold needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv-frameworks
-	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(LOCKS)/dev.txt
-	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --editable '.[keras,tensorflow,torch]'
+	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --require-hashes -r $(LOCKS)/dev.txt
+	.venv-frameworks/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-build-isolation --editable '.[keras,tensorflow,torch]'
 	touch $@
 
 frameworks: .venv-frameworks/.ready ## Convert straight from Keras, TensorFlow and PyTorch.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -97,6 +98,14 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 WISHES = {wish: OutputParameters(wish) for wish in (None, False, True)}
 
 _headers = msgspec.json.Decoder(_OfBytes)
+# Before bytes that come again and again stands the same text each time; longer ones are read anew.
+LONGEST_KEPT = 1024
+
+
+@lru_cache(maxsize=256)
+def _kept(header: bytes) -> _OfBytes:
+    request: _OfBytes = _headers.decode(header)
+    return request
 
 
 def read_plain_bytes(header: bytes, tensor: memoryview, signature: Signature) -> InferRequest | None:
@@ -107,7 +116,7 @@ def read_plain_bytes(header: bytes, tensor: memoryview, signature: Signature) ->
     if spec.dtype.kind not in "fiu" or not IS_LITTLE:
         return None
     try:
-        request = _headers.decode(header)
+        request = _kept(header) if len(header) <= LONGEST_KEPT else _headers.decode(header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if len(request.inputs) != 1:

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from infold.errors import InvalidInputError, MalformedBodyError
 from infold.rest.service import Service
 from infold.rest.v2_models import index
+from infold.rest.versions import version_asked
 from infold.rest.wire import read_body
 
 __all__ = ["add_repository"]
@@ -89,7 +90,7 @@ def add_repository(app: FastAPI, service: Service) -> None:
         It stays so until the model is loaded by name or the service is started anew.
         """
         asked = await read(request, _RollBack)
-        number = None if asked.version is None else service.version(model, str(asked.version))
+        number = None if asked.version is None else version_asked(service.models, model, str(asked.version))
         rejected, serving = await service.control.roll_back(model, number)
         return {"name": model, "version": str(serving), "rejected": str(rejected)}
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from infold.errors import ModelNotFoundError
 from infold.rest import v1
 from infold.rest.service import Service
+from infold.rest.versions import version_asked
 from infold.rest.wire import LABEL
 
 __all__ = ["add_v1"]
@@ -18,7 +19,7 @@ def add_v1(app: FastAPI, service: Service) -> None:
     """Serve status and metadata of models."""
 
     async def told(model: str, version: str | None) -> dict[str, Any]:
-        number = service.version(model, version)
+        number = version_asked(service.models, model, version)
         states = [each for each in await service.states() if each.model == model]
         found = [each for each in states if number in (None, each.version)]
         if not found:
@@ -26,7 +27,7 @@ def add_v1(app: FastAPI, service: Service) -> None:
         return v1.model_status(model, found)
 
     def described(model: str, version: str | None) -> dict[str, Any]:
-        servable = service.models.find(model, service.version(model, version))
+        servable = service.models.find(model, version_asked(service.models, model, version))
         return v1.model_metadata(model, servable.version.number, servable.signature)
 
     @app.get("/v1/models/{model}", tags=["v1"])

@@ -13,6 +13,7 @@ from infold.rest import v2_models
 from infold.rest.service import Service
 from infold.rest.statistics import statistics
 from infold.rest.triton_model_config import model_config_json
+from infold.rest.versions import version_asked
 from infold.serving import State
 
 __all__ = ["add_v2"]
@@ -49,12 +50,12 @@ def _add_server(app: FastAPI, service: Service) -> None:
 
 def _add_models(app: FastAPI, service: Service) -> None:
     def describe(model: str, version: str | None) -> dict[str, Any]:
-        servable = service.models.find(model, service.version(model, version))
+        servable = service.models.find(model, version_asked(service.models, model, version))
         ready = [s.version.number for s in service.models.versions(model) if s.state is State.READY]
         return v2_models.metadata(model, ready, servable.signature)
 
     async def readiness(model: str, version: str | None) -> Any:
-        await service.check_ready(model, service.version(model, version))
+        await service.check_ready(model, version_asked(service.models, model, version))
         return Response() if service.settings.triton_compat else {"name": model, "ready": True}
 
     @app.get("/v2/models/{model}", tags=["v2"])
@@ -68,7 +69,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
         return describe(model, version)
 
     def configured(model: str, version: str | None) -> dict[str, Any]:
-        servable = service.models.find(model, service.version(model, version))
+        servable = service.models.find(model, version_asked(service.models, model, version))
         found = servable.version
         return model_config_json(
             model,
@@ -105,7 +106,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 def _add_statistics(app: FastAPI, service: Service) -> None:
     async def told(model: str | None, version: str | None) -> dict[str, Any]:
-        number = None if model is None else service.version(model, version)
+        number = None if model is None else version_asked(service.models, model, version)
         found = [
             (name, servable.version.number)
             for name in (service.models.models() if model is None else [model])
