@@ -284,8 +284,9 @@ async def test_a_trial_that_never_ends_ends_with_its_version(
         told = served.manager._observer = Told()
         await served.manager.reconcile()
         await until(lambda: bool(started))
-    await until(lambda: not [each for each in threading.enumerate() if isinstance(each, threading.Timer)])
+    await until(lambda: all(process.poll() is not None for process in started))
     assert [process.poll() for process in started] == [-9]
+    await until(lambda: not [each for each in threading.enumerate() if isinstance(each, threading.Timer)])
     assert told.outcomes == []
 
 
