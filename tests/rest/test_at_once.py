@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from infold.rest.access.keys import Key, digest_of, entry_text, new_secret
 from infold.rest.access.scopes import KeyScope
+from infold.rest.answering import Answering
 from infold.rest.edge import Edge
 from infold.rest.server import config_of
 from infold.rest.service import Service, edge_of
@@ -383,15 +384,33 @@ async def test_several_requests_in_one_piece_are_answered_in_their_order(stand: 
     assert (await client.ask(asked[2]))[2].endswith(b"[4.0,4.0]}]}")
 
 
-async def test_behind_an_answer_that_is_not_ready_nobody_is_first(stand: Stand) -> None:
+async def test_behind_an_answer_that_is_not_ready_nobody_is_first(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A known request that comes meanwhile waits for its turn."""
     client = await stand.connect()
     await client.ask(request(message(1, 2)))
+    quick = Answering._answer
+
+    async def slow(*given: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await quick(*given)
+
+    monkeypatch.setattr(Answering, "_answer", slow)
     client.writer.write(request(message(3, 3), path="/v2/models/square/infer"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.03)
     client.writer.write(request(message(1, 2)))
     assert (await client.answer())[2].endswith(b"[9.0,9.0]}]}")
     assert (await client.answer())[2].endswith(b"[2.0,4.0]}]}")
+
+
+async def test_a_connection_that_is_to_be_closed_is_closed_each_time(stand: Stand) -> None:
+    """Such a head means that, too."""
+    for count in (1, 2, 3):
+        client = await stand.connect()
+        _, headers, _ = await client.ask(request(message(1, 2), "Connection: close"))
+        assert (dict(headers)["connection"], await client.reader.read()) == ("close", b"")
+        assert len(stand.usual) == count
 
 
 async def test_what_is_no_request_is_refused_behind_one_that_was_answered_at_once(stand: Stand) -> None:
@@ -493,6 +512,11 @@ async def test_headers_that_stop_halfway_are_not_waited_for_after_an_answer_at_o
     for _ in range(4):
         await client.ask(request(message(1, 2)))
         await asyncio.sleep(0.2)
+    assert len(stand.usual) == 1
+    fresh = await stand.connect()
+    await fresh.ask(request(message(1, 2)))
+    await asyncio.sleep(0.7)
+    assert (await fresh.ask(request(message(1, 2))))[0] == 200
     assert len(stand.usual) == 1
     client.writer.write(b"POST /v2")
     assert (await client.answer())[0] == 408

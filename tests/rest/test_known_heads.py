@@ -31,6 +31,14 @@ def test_a_body_of_another_length_is_not_that_request(body: bytes) -> None:
     assert found == (("meant", body) if len(body) == 4 else None)
 
 
+@given(bodies)
+def test_a_request_has_begun_while_its_body_is_too_short(body: bytes) -> None:
+    """Not once it is here: nobody waits for more of it."""
+    heads = knowing(HEAD + b"1234", 4)
+    assert heads.begun(HEAD + body) == ("meant" if len(body) < 4 else None)
+    assert heads.begun(HEAD[:-1]) is None
+
+
 @given(st.integers(0, len(HEAD) - 1), st.integers(1, 255))
 def test_a_head_that_differs_in_one_byte_is_unknown(place: int, by: int) -> None:
     """Also in one that would mean the same."""
